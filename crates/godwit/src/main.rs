@@ -1,0 +1,2 @@
+//! The godwit binary.
+fn main() {}

@@ -1,0 +1,176 @@
+//! What an engine does as a source.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::batch::RowBatch;
+use crate::change::Captured;
+use crate::error::Result;
+use crate::examine::Examiner;
+use crate::finding::Finding;
+use crate::mapping::TableMapping;
+use crate::position::{Marker, Position};
+use crate::schema::{Description, SequenceValue, Table};
+use crate::task::Task;
+
+/// A store that rows and changes come from. One value serves one task; methods may be called side by side unless said
+/// otherwise, and each opens the connections it needs. Every method may be dropped while pending: the server then ends
+/// whatever was open, and nothing that was promised is lost.
+#[async_trait]
+pub trait Source: Send + Sync {
+    fn capabilities(&self) -> Capabilities;
+
+    /// Tries what the task needs and leaves nothing behind. Findings, not errors, for all that is wrong with the
+    /// store; an error only if it cannot be asked at all.
+    async fn check(&self, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>>;
+
+    /// Tables the task selects, and the steps that make them elsewhere, mapping applied.
+    async fn describe(&self, task: &Task) -> Result<Description>;
+
+    /// Everything that capture needs, in the order that makes P0 true (DESIGN of the engine in docs/engines), and P0.
+    ///
+    /// `known` is the P0 this task already relies on. None: whatever an earlier, unrecorded attempt left is removed and
+    /// made anew. Some: what is there is checked against it (`POSITION_LOST`, `SOURCE_CHANGED`) and kept; then
+    /// `snapshot` is None.
+    /// When this returns, every transaction before P0 is visible to every snapshot opened later.
+    async fn establish(&self, tables: &[Arc<Table>], known: Option<&Position>) -> Result<Established>;
+
+    /// A snapshot for reading chunks, opened now. Never older than P0 of an `establish` that has returned.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
+
+    /// The changes behind `from`: every transaction that is not wholly at or before it, once each, in commit order.
+    /// At most one stream at a time; a stream left by a process that died is waited for and taken over.
+    async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>>;
+
+    /// Writes the marker in a transaction of its own. When this returns, the marker lies behind everything that was
+    /// visible before the call. Durable or not: the marker may be lost in a crash of the source and be written again.
+    async fn mark(&self, marker: &Marker) -> Result<()>;
+
+    /// The rows of `keys` (key columns in the mapping's order) as they are now; those that are gone are missing.
+    /// Values in the order of the mapping's columns, encoded as the change stream encodes them.
+    async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch>;
+
+    /// Where the sequences that belong to these tables (or, with `create: all`, all of them) stand now.
+    async fn sequences(&self, task: &Task) -> Result<Vec<SequenceValue>>;
+
+    /// How far the source's log has grown behind what was confirmed, in bytes, and what is still free, where known.
+    async fn backlog(&self) -> Result<Option<u64>>;
+
+    /// Shuts users out of writing to these tables, or undoes that. Only on `finish --read-only-source`.
+    async fn set_read_only(&self, tables: &[Arc<Table>], on: bool) -> Result<()>;
+
+    /// What Godwit left on this store for the task, in words for a person.
+    async fn traces(&self) -> Result<Vec<Trace>>;
+
+    /// Removes all of it; what is gone already is no error.
+    async fn remove_traces(&self) -> Result<()>;
+
+    fn examiner(&self) -> &dyn Examiner;
+}
+
+/// Facts that planning asks instead of the engine's name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capabilities {
+    /// Two endpoints of the same dialect may exchange native values, native load blocks and DDL.
+    pub dialect: &'static str,
+    /// Whether this particular store is the one `other` names (for source = target).
+    pub identity: String,
+    /// Server name and version for people.
+    pub version: String,
+}
+
+/// What the task will do, for checks.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceNeeds<'a> {
+    pub task: &'a Task,
+    pub tables: &'a [Arc<Table>],
+    /// False for a task that only loads.
+    pub changes: bool,
+}
+
+/// One thing Godwit made: `replication slot godwit_shop`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    pub what: String,
+}
+
+pub struct Established {
+    pub position: Position,
+    /// The snapshot that shows the store exactly at P0, where the engine has one.
+    pub snapshot: Option<Box<dyn Snapshot>>,
+}
+
+/// A view of the store at one moment. Chunks may be read from it side by side. Dropping it lets the store go on.
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// Whether what it shows is exactly P0: then no change before P1 can already be in what was copied.
+    fn is_exact(&self) -> bool;
+
+    fn taken_at(&self) -> Instant;
+
+    /// Cuts a table into chunks of roughly `chunk_bytes`; together they cover every row, also rows inserted behind the
+    /// last one. `spec`s are stored and given back to `read` of a later snapshot, also by another process.
+    async fn plan(&self, table: &Table, chunk_bytes: u64) -> Result<Vec<Chunk>>;
+
+    async fn read(&self, spec: &ReadSpec<'_>) -> Result<Box<dyn RowReader>>;
+}
+
+/// A piece of one table that is loaded and recorded as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The engine's own text, versioned by it.
+    pub spec: String,
+    pub estimated_rows: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ReadSpec<'a> {
+    pub mapping: &'a TableMapping,
+    pub chunk: &'a Chunk,
+    /// Whether the target takes this engine's native load blocks.
+    pub native: bool,
+    /// Upper bound for one block.
+    pub block_bytes: usize,
+}
+
+/// A piece of a chunk on its way.
+#[derive(Clone, Debug)]
+pub enum LoadBlock {
+    /// An engine's own bulk format, cut anywhere; all blocks of a chunk together are whole.
+    Native(Bytes),
+    /// Columns in the mapping's order.
+    Rows(RowBatch),
+}
+
+/// The rows of one chunk. Not safe to drop and go on: a chunk is read to its end or not at all.
+#[async_trait]
+pub trait RowReader: Send {
+    async fn next(&mut self) -> Result<Option<LoadBlock>>;
+
+    /// After `next` gave None: says whether the chunk counts. Must be asked before the target commits the chunk.
+    async fn finish(&mut self) -> Result<ChunkEnd>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkEnd {
+    Valid {
+        rows: u64,
+    },
+    /// The table was rewritten since the plan was made; all chunks of this plan are worth nothing.
+    Stale,
+}
+
+/// The changes of a source.
+#[async_trait]
+pub trait ChangeStream: Send {
+    /// The next item, in the order of the log. Safe to drop while pending. A server that is away or refuses for now is
+    /// a transient error; the caller opens a new stream from the last durable position.
+    async fn next(&mut self) -> Result<Captured>;
+
+    /// Says that everything up to `position` is durable in the change log: the source may forget it. Positions are
+    /// those the stream yielded, in their order.
+    async fn confirm(&mut self, position: &Position) -> Result<()>;
+}

@@ -1,0 +1,1 @@
+//! The data plane: load, capture, replay, apply, verify; knows no engine.

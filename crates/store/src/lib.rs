@@ -1,0 +1,1 @@
+//! What is durable on this machine: the change log and the spool.

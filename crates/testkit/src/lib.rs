@@ -1,0 +1,1 @@
+//! What tests share: a memory engine, fault wrappers, contract suites, private servers.
