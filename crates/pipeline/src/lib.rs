@@ -1,1 +1,39 @@
-//! The data plane: load, capture, replay, apply, verify; knows no engine.
+//! The data plane: how rows and changes get from a source to a target, exactly once.
+//!
+//! It knows the contracts of `godwit-model` and `godwit-store` and nothing of engines, servers or files. Modules in the
+//! order data meets them. What decides is pure (`coalesce`, `assemble`, `routes`, `project`, the verdict in `tenure`);
+//! the rest is a thin shell of I/O around it.
+
+mod holder;
+mod storage;
+mod tenure;
+
+mod facts;
+mod setup;
+
+mod load;
+
+mod capture;
+
+mod project;
+mod routes;
+
+mod assemble;
+mod coalesce;
+
+mod apply;
+mod passages;
+mod replay;
+mod reread;
+
+mod examine;
+mod finish;
+mod job;
+mod survey;
+
+pub use examine::{Difference, DifferenceKind, TableReport, VerifyReport};
+pub use holder::{life_of, this_process};
+pub use job::{Job, Running, Status, Until};
+pub use storage::{FolderStorage, Storage};
+pub use survey::{CheckReport, PlanReport, Survey};
+pub use tenure::Life;

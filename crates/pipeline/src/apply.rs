@@ -1,0 +1,162 @@
+//! Writes groups into the target: set-based first, then, if the target does not answer as expected, in two slower ways.
+//!
+//! Whatever goes otherwise than expected was rolled back by the applier before the next way is tried: the whole group set
+//! by set; each of its transactions row by row in source order; the failing transaction with its rows deleted and put back
+//! as final images (source order alone is not always accepted: constraints that the source checks at the end of a statement
+//! or transaction). After that the task stops.
+
+use godwit_model::{Applied, Applier, Error, Group, Mismatch, Result, RowBatch, TableWrite, Value, WriteKind, codes, failpoint};
+
+use crate::assemble::{End, Part};
+use crate::coalesce::{Coalesced, Coalescer, Reread};
+
+/// A group, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    group: Group,
+    pub reread: Vec<Reread>,
+    parts: Vec<Part>,
+    convergent: bool,
+    pub end: Option<End>,
+}
+
+/// What to do for one source of changes, whose name goes with every group.
+pub(crate) fn prepare(parts: Vec<Part>, end: Option<End>, convergent: bool, origin: &str) -> Result<Prepared> {
+    let mut coalescer = Coalescer::new(convergent);
+    for part in &parts {
+        push_all(&mut coalescer, part)?;
+    }
+    let Coalesced { writes, reread } = coalescer.finish();
+    Ok(Prepared { group: Group { writes, origin: origin.to_owned() }, reread, parts, convergent, end })
+}
+
+/// Writes into the applier's open transaction. An error leaves that transaction worth nothing.
+pub(crate) async fn write(applier: &mut dyn Applier, prepared: &Prepared) -> Result<()> {
+    if prepared.group.writes.is_empty() {
+        return Ok(());
+    }
+    match applier.apply(&prepared.group).await? {
+        Applied::AsExpected => {}
+        Applied::Unexpected(_) | Applied::Refused(_) => {
+            tracing::info!("a group was not accepted as a whole, going transaction by transaction");
+            for part in &prepared.parts {
+                write_transaction(applier, part, prepared).await?;
+            }
+        }
+    }
+    failpoint("apply.group.written");
+    Ok(())
+}
+
+async fn write_transaction(applier: &mut dyn Applier, part: &Part, prepared: &Prepared) -> Result<()> {
+    let origin = &prepared.group.origin;
+    let ordered = Group { writes: in_source_order(part, prepared.convergent)?, origin: origin.clone() };
+    let first = match applier.apply(&ordered).await? {
+        Applied::AsExpected => return Ok(()),
+        other => complaint(&ordered, other),
+    };
+    let Some(writes) = as_final_images(part, prepared.convergent)? else { return Err(first) };
+    match applier.apply(&Group { writes, origin: origin.clone() }).await? {
+        Applied::AsExpected => Ok(()),
+        _ => Err(first),
+    }
+}
+
+fn push_all(coalescer: &mut Coalescer, part: &Part) -> Result<()> {
+    for (batch, places) in &part.batches {
+        for (change, place) in batch.changes.iter().zip(places) {
+            if let Some(projection) = place {
+                coalescer.push(projection, batch, change)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every change a write of its own.
+fn in_source_order(part: &Part, convergent: bool) -> Result<Vec<TableWrite>> {
+    let mut writes = Vec::new();
+    for (batch, places) in &part.batches {
+        for (change, place) in batch.changes.iter().zip(places) {
+            let Some(projection) = place else { continue };
+            let mut single = Coalescer::new(convergent);
+            single.push(projection, batch, change)?;
+            writes.extend(single.finish().writes);
+        }
+    }
+    Ok(writes)
+}
+
+/// All rows the transaction touched deleted, then put as they are at its end. None: an image is not known in full.
+fn as_final_images(part: &Part, convergent: bool) -> Result<Option<Vec<TableWrite>>> {
+    let mut coalescer = Coalescer::new(convergent);
+    push_all(&mut coalescer, part)?;
+    let (mut deletes, mut inserts) = (Vec::new(), Vec::new());
+    for write in coalescer.finish().writes {
+        match write.kind {
+            WriteKind::Delete => deletes.push(write),
+            WriteKind::Insert | WriteKind::Upsert => inserts.push(write),
+            WriteKind::Update => match split_update(&write) {
+                Some((delete, insert)) => {
+                    deletes.push(delete);
+                    inserts.push(insert);
+                }
+                None => return Ok(None),
+            },
+            WriteKind::DeleteWhole | WriteKind::UpdateWhole | WriteKind::Truncate => return Ok(None),
+        }
+    }
+    deletes.append(&mut inserts);
+    Ok(Some(deletes))
+}
+
+fn split_update(write: &TableWrite) -> Option<(TableWrite, TableWrite)> {
+    let mapping = &write.mapping;
+    let key_width = mapping.key.len();
+    let complete = (0..mapping.columns.len()).all(|index| mapping.key.contains(&index) || write.columns.contains(&index));
+    if !complete {
+        return None;
+    }
+    let (mut keys, mut rows) = (RowBatch::new(key_width), RowBatch::new(mapping.columns.len()));
+    for row in write.rows.rows() {
+        let (key, new) = row.split_at(key_width);
+        keys.push(key.iter().cloned());
+        rows.push((0..mapping.columns.len()).map(|index| final_value(write, key, new, index)));
+    }
+    let delete = TableWrite { kind: WriteKind::Delete, columns: Vec::new(), rows: keys, ..write.clone() };
+    let insert = TableWrite { kind: WriteKind::Insert, columns: (0..mapping.columns.len()).collect(), rows, ..write.clone() };
+    Some((delete, insert))
+}
+
+fn final_value(write: &TableWrite, key: &[Value], new: &[Value], column: usize) -> Value {
+    let set = write.columns.iter().position(|there| *there == column).map(|index| &new[index]);
+    let kept = || write.mapping.key.iter().position(|there| *there == column).map(|index| &key[index]);
+    set.or_else(kept).cloned().unwrap_or_default()
+}
+
+/// Why the task stops. The key stands in the detail, which only a person's terminal shows.
+fn complaint(group: &Group, applied: Applied) -> Error {
+    match applied {
+        Applied::Refused(error) => error.effect("the transaction with this change was not applied; everything before it is"),
+        Applied::Unexpected(Mismatch { write, expected, touched }) => {
+            let Some(write) = group.writes.get(write) else { return Error::internal("a mismatch names no write") };
+            let verb = verb(write.kind);
+            let key = write.rows.rows().next().map(|row| format!("{:?}", &row[..write.mapping.key.len().min(row.len())]));
+            Error::new(&codes::CONFLICT, format!("a change that {verb} {expected} row touched {touched}"))
+                .at(format!("target table {}", write.mapping.target))
+                .detail(format!("key ({}) = {}", write.mapping.key_targets().join(", "), key.unwrap_or_default()))
+                .remedy("someone else wrote to the target, or it lost rows: compare with `verify`, mend with `verify --repair`, then go on with `run`")
+                .effect("the transaction with this change was not applied; everything before it is")
+        }
+        Applied::AsExpected => Error::internal("a write that went as expected was taken for a failure"),
+    }
+}
+
+fn verb(kind: WriteKind) -> &'static str {
+    match kind {
+        WriteKind::Insert | WriteKind::Upsert => "inserts",
+        WriteKind::Update | WriteKind::UpdateWhole => "updates",
+        WriteKind::Delete | WriteKind::DeleteWhole => "deletes",
+        WriteKind::Truncate => "truncates",
+    }
+}

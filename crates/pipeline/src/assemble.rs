@@ -1,0 +1,182 @@
+//! Gathers records of the change log into groups of whole source transactions. Pure.
+//!
+//! A group ends where it is heavy enough, where a marker must be met exactly, or where its reader has nothing more. A
+//! transaction that is heavier than a group is handed over in parts; it then shares its target transaction with no other,
+//! so that taking it back (`Abandon`) takes nothing else back.
+
+use std::sync::Arc;
+
+use godwit_model::{ChangeBatch, Entry, Error, Marker, Micros, Position, Result, Sequence, codes};
+use godwit_store::Record;
+
+use crate::project::Projection;
+use crate::routes::Routes;
+
+/// Transactions in one group, at most: bounds the time a single-row fallback may take.
+const MOST_TRANSACTIONS: usize = 10_000;
+
+/// Changes of one transaction, each with where it goes.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// Batch and, for each of its changes, the projection (None: of a table that is not selected).
+    pub batches: Vec<(ChangeBatch, Vec<Option<Arc<Projection>>>)>,
+    changes: u64,
+    weight: usize,
+    markers: Vec<Marker>,
+}
+
+/// Where a group ends: the commit record of its last transaction.
+#[derive(Debug, PartialEq)]
+pub(crate) struct End {
+    pub position: Position,
+    pub sequence: Sequence,
+    /// Facts that hold from here on.
+    pub entries: Vec<Entry>,
+    pub markers: Vec<Marker>,
+    pub transactions: u64,
+    pub changes: u64,
+    /// When the group's first transaction was committed at the source.
+    pub oldest: Micros,
+}
+
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Changes to write, transaction by transaction; `end` None: the last one goes on in the next group.
+    Group { parts: Vec<Part>, end: Option<End> },
+    /// What was written of the transaction under way is void.
+    Abandon,
+}
+
+pub(crate) struct Assembler {
+    routes: Routes,
+    /// A group heavier than this is handed over.
+    heavy: usize,
+    whole: Vec<Part>,
+    end: Option<End>,
+    weight: usize,
+    open: Option<Part>,
+    /// Facts to be written with the next commit.
+    entries: Vec<Entry>,
+    /// Parts of the open transaction were handed over already.
+    handed_over: bool,
+    /// The group must end at the last whole transaction.
+    cut: bool,
+    abandoned: bool,
+    /// The log holds something that stops the task; what came before it is still handed over.
+    stopped: Option<Error>,
+}
+
+impl Assembler {
+    pub fn new(routes: Routes, heavy: usize) -> Self {
+        Assembler {
+            routes,
+            heavy,
+            whole: Vec::new(),
+            end: None,
+            weight: 0,
+            open: None,
+            entries: Vec::new(),
+            handed_over: false,
+            cut: false,
+            abandoned: false,
+            stopped: None,
+        }
+    }
+
+    /// Whether something must be taken before the next record may be pushed.
+    pub fn is_full(&self) -> bool {
+        let open = self.open.as_ref().map_or(0, |part| part.weight);
+        self.cut || self.abandoned || self.stopped.is_some() || self.weight + open > self.heavy || self.whole.len() >= MOST_TRANSACTIONS
+    }
+
+    /// Whether whole transactions wait.
+    pub fn has_whole(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub fn push(&mut self, sequence: Sequence, record: &Record) -> Result<()> {
+        match record {
+            Record::Begin => self.open = Some(Part::default()),
+            Record::Changes(batch) => self.changes(batch)?,
+            Record::Marker(marker) => self.part()?.markers.push(marker.clone()),
+            Record::Layout(layout) => match self.routes.layout(layout) {
+                Ok(Some(entry)) => self.entries.push(entry),
+                Ok(None) => {}
+                Err(error) => self.stopped = Some(error),
+            },
+            Record::Schema { table, what } => {
+                if let Err(error) = self.routes.schema(table, what) {
+                    self.stopped = Some(error);
+                }
+            }
+            Record::Commit { position, time, .. } => self.commit(sequence, position, *time)?,
+            Record::Abort => {
+                self.open = None;
+                self.abandoned = std::mem::take(&mut self.handed_over);
+            }
+            Record::Progress { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// What is to be done next; None: nothing is complete. After the last group before a stop, the error.
+    pub fn take(&mut self) -> Result<Option<Work>> {
+        if std::mem::take(&mut self.abandoned) {
+            return Ok(Some(Work::Abandon));
+        }
+        if let Some(end) = self.end.take() {
+            self.weight = 0;
+            self.cut = false;
+            self.handed_over = false;
+            return Ok(Some(Work::Group { parts: std::mem::take(&mut self.whole), end: Some(end) }));
+        }
+        if let Some(error) = self.stopped.take() {
+            return Err(error);
+        }
+        match &mut self.open {
+            Some(open) if open.weight > self.heavy => {
+                self.handed_over = true;
+                let rest = Part { markers: std::mem::take(&mut open.markers), ..Part::default() };
+                let heavy = std::mem::replace(open, rest);
+                Ok(Some(Work::Group { parts: vec![heavy], end: None }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn part(&mut self) -> Result<&mut Part> {
+        self.open
+            .as_mut()
+            .ok_or_else(|| Error::new(&codes::LOG_DAMAGED, "the change log holds a change outside of a transaction").at("change log"))
+    }
+
+    fn changes(&mut self, batch: &ChangeBatch) -> Result<()> {
+        let mut places = Vec::with_capacity(batch.len());
+        for change in &batch.changes {
+            places.push(self.routes.projection(change.layout)?.cloned());
+        }
+        let part = self.part()?;
+        part.weight += batch.weight();
+        part.changes += batch.len() as u64;
+        part.batches.push((batch.clone(), places));
+        Ok(())
+    }
+
+    fn commit(&mut self, sequence: Sequence, position: &Position, time: Micros) -> Result<()> {
+        self.part()?;
+        let Some(mut part) = self.open.take() else { return Ok(()) };
+        let before = self.end.take();
+        let (mut entries, mut markers, transactions, changes, oldest) = match before {
+            Some(end) => (end.entries, end.markers, end.transactions, end.changes, end.oldest),
+            None => (Vec::new(), Vec::new(), 0, 0, time),
+        };
+        self.cut = !part.markers.is_empty() || self.handed_over;
+        self.weight += part.weight;
+        entries.append(&mut self.entries);
+        markers.append(&mut part.markers);
+        let changes = changes + part.changes;
+        self.whole.push(part);
+        self.end = Some(End { position: position.clone(), sequence, entries, markers, transactions: transactions + 1, changes, oldest });
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! From a source's log into the change log.
+//!
+//! What the source is told (`confirm`) is always the position of the last record that a finished sync made durable; it
+//! moves in one place, behind that sync. While a sync runs the stream is read on, so that under load one sync serves many
+//! transactions and an idle source's change is durable at once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use godwit_model::{
+    Captured, ChangeBatch, ChangeStream, Error, Event, Layout, LayoutId, Observer, PipelineStage, Position, Result, Source, Table,
+    TransactionId, failpoint,
+};
+use godwit_store::{ChangeLog, Durable, Record, Spool};
+use hashbrown::HashMap;
+
+/// First and longest wait before a source that was lost is asked again.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+pub(crate) struct Capture {
+    pub source: Arc<dyn Source>,
+    pub tables: Vec<Arc<Table>>,
+    pub log: Arc<dyn ChangeLog>,
+    pub spool: Spool,
+    /// Where to begin if the log holds no position yet.
+    pub start: Position,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// One stream's life.
+struct Session<'a> {
+    capture: &'a mut Capture,
+    /// The stream's layout numbers, in the log's.
+    layouts: HashMap<LayoutId, LayoutId>,
+    /// `Begin` is in the log, its end is not.
+    open: bool,
+    /// Appended since the last sync began.
+    dirty: bool,
+    last_progress: Option<Position>,
+}
+
+type Syncing = Pin<Box<dyn Future<Output = Result<Durable>> + Send>>;
+
+impl Capture {
+    /// Runs until an error that waiting does not mend, or one of the log's.
+    pub async fn run(mut self) -> Result<()> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let began = Instant::now();
+            let error = match self.stream().await {
+                Ok(()) => Error::internal("a change stream ended by itself"),
+                Err(error) => error,
+            };
+            if !error.is_transient() || self.log.sync().await.is_err() {
+                return Err(error);
+            }
+            if began.elapsed() > LONGEST_WAIT {
+                wait = FIRST_WAIT;
+            }
+            tracing::warn!(%error, "the source's changes stopped, trying again");
+            self.observer.event(Event::Retrying { what: error.to_string(), wait });
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    async fn stream(&mut self) -> Result<()> {
+        self.spool.clear().await?;
+        let from = self.log.last_position().unwrap_or_else(|| self.start.clone());
+        let stream = self.source.changes(&from, &self.tables).await?;
+        let mut session = Session { capture: self, layouts: HashMap::new(), open: false, dirty: false, last_progress: None };
+        let result = session.run(stream).await;
+        if session.open {
+            session.capture.log.append(&Record::Abort)?;
+        }
+        result
+    }
+}
+
+impl Session<'_> {
+    async fn run(&mut self, mut stream: Box<dyn ChangeStream>) -> Result<()> {
+        let mut syncing: Option<Syncing> = None;
+        let mut room = true;
+        loop {
+            if self.dirty && syncing.is_none() {
+                self.dirty = false;
+                failpoint("capture.log.sync.before");
+                let log = self.capture.log.clone();
+                syncing = Some(Box::pin(async move { log.sync().await }));
+            }
+            let log = self.capture.log.clone();
+            tokio::select! {
+                biased;
+                durable = wait_for(&mut syncing) => {
+                    syncing = None;
+                    self.confirm(&mut *stream, durable?).await?;
+                }
+                free = log.room(), if !room => { free?; room = true; }
+                item = stream.next(), if room => {
+                    let began = Instant::now();
+                    let changes = self.take(item?).await?;
+                    if changes > 0 {
+                        let took = began.elapsed();
+                        self.capture.observer.event(Event::Timing { stage: PipelineStage::Logged, changes, took });
+                    }
+                    room = false;
+                }
+            }
+        }
+    }
+
+    /// The one place where the source learns how far it may forget.
+    async fn confirm(&mut self, stream: &mut dyn ChangeStream, durable: Durable) -> Result<()> {
+        failpoint("capture.log.sync.after");
+        let Some(position) = durable.position else { return Ok(()) };
+        failpoint("capture.confirm.before");
+        stream.confirm(&position).await?;
+        failpoint("capture.confirm.after");
+        Ok(())
+    }
+
+    /// Appends one item; gives the number of changes in it.
+    async fn take(&mut self, item: Captured) -> Result<u64> {
+        match item {
+            Captured::Layout(layout) => self.layout(&layout)?,
+            Captured::Begin => {
+                self.open = true;
+                self.append(&Record::Begin)?;
+            }
+            Captured::Changes(batch) => {
+                let changes = batch.len() as u64;
+                let batch = self.translated(batch)?;
+                self.append(&Record::Changes(batch))?;
+                return Ok(changes);
+            }
+            Captured::Marker(marker) => self.append(&Record::Marker(marker))?,
+            Captured::Schema { table, what } => self.append(&Record::Schema { table, what })?,
+            Captured::Commit { position, time, origin } => {
+                self.append(&Record::Commit { position, time, origin })?;
+                self.open = false;
+                self.dirty = true;
+            }
+            Captured::Idle { position } => self.progress(position)?,
+            streamed => self.take_streamed(streamed).await?,
+        }
+        Ok(0)
+    }
+
+    async fn take_streamed(&mut self, item: Captured) -> Result<()> {
+        match item {
+            Captured::StreamedChanges { transaction, part, changes } => {
+                let changes = self.translated(changes)?;
+                self.capture.spool.push(transaction, part, &Record::Changes(changes)).await
+            }
+            Captured::StreamedMarker { transaction, part, marker } => {
+                self.capture.spool.push(transaction, part, &Record::Marker(marker)).await
+            }
+            Captured::StreamedAbort { transaction, part } => self.capture.spool.abort(transaction, part).await,
+            Captured::StreamedCommit { transaction, position, time, origin } => {
+                self.enter(transaction).await?;
+                self.append(&Record::Commit { position, time, origin })?;
+                self.open = false;
+                self.dirty = true;
+                self.capture.spool.remove(transaction).await
+            }
+            _ => Err(Error::internal("an item of a whole transaction was taken for a streamed one")),
+        }
+    }
+
+    /// A spooled transaction enters the order.
+    async fn enter(&mut self, transaction: TransactionId) -> Result<()> {
+        self.open = true;
+        self.append(&Record::Begin)?;
+        let mut spooled = self.capture.spool.commit(transaction);
+        while let Some(item) = spooled.next().await? {
+            self.capture.log.room().await?;
+            self.append(&item)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, position: Position) -> Result<()> {
+        if self.last_progress.as_ref() == Some(&position) {
+            return Ok(());
+        }
+        self.append(&Record::Progress { position: position.clone() })?;
+        self.last_progress = Some(position);
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn append(&mut self, record: &Record) -> Result<()> {
+        self.capture.log.append(record)?;
+        failpoint("capture.log.write");
+        Ok(())
+    }
+
+    /// The log knows a layout by one number for ever; streams count anew.
+    fn layout(&mut self, layout: &Layout) -> Result<()> {
+        let known = self.capture.log.layouts();
+        let same = known.iter().find(|there| ***there == Layout { id: there.id, ..layout.clone() });
+        let id = match same {
+            Some(there) => there.id,
+            None => {
+                let id = LayoutId(self.capture.log.layouts().iter().map(|there| there.id.0).max().unwrap_or(0) + 1);
+                self.append(&Record::Layout(Arc::new(Layout { id, ..layout.clone() })))?;
+                id
+            }
+        };
+        self.layouts.insert(layout.id, id);
+        Ok(())
+    }
+
+    fn translated(&self, mut batch: ChangeBatch) -> Result<ChangeBatch> {
+        for change in &mut batch.changes {
+            change.layout = *self.layouts.get(&change.layout).ok_or_else(|| Error::internal("a change came before its layout"))?;
+        }
+        Ok(batch)
+    }
+}
+
+async fn wait_for(syncing: &mut Option<Syncing>) -> Result<Durable> {
+    match syncing {
+        Some(syncing) => syncing.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,275 @@
+//! What a task must remember in its target, and the stored form of each fact.
+//!
+//! Facts are ledger entries: small, named, written under the lease in the same transaction as what they speak of. The
+//! stored forms are versioned JSON, apart from the types they describe.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use godwit_model::{Chunk, Column, Entry, Error, Key, LogId, Marker, Position, Result, Table, TableName, UniqueKey, codes};
+use serde_json::{Value as Json, json};
+
+const VERSION: u64 = 1;
+
+/// The ledger of one task, read at start and kept in step with what this process writes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    entries: BTreeMap<String, Bytes>,
+}
+
+/// Where the task's life in the source's log begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Start {
+    pub position: Position,
+    pub log: LogId,
+}
+
+/// How one table is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// Raised when a table is planned anew; marks of other generations mean nothing.
+    pub generation: u64,
+    pub chunks: Vec<Chunk>,
+}
+
+impl Facts {
+    pub fn from_entries(entries: Vec<Entry>) -> Self {
+        Facts { entries: entries.into_iter().map(|entry| (entry.key, entry.value)).collect() }
+    }
+
+    pub fn apply(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if entry.value.is_empty() {
+                self.entries.remove(&entry.key);
+            } else {
+                self.entries.insert(entry.key.clone(), entry.value.clone());
+            }
+        }
+    }
+
+    pub fn is_done(&self, what: &str) -> bool {
+        self.entries.contains_key(what)
+    }
+
+    /// Entries that take back all but what was made at the target: the task begins anew over a target that stays.
+    pub fn begin_anew(&self) -> Vec<Entry> {
+        let kept = |key: &str| key == "existing" || key == "indexed" || key.starts_with("step/");
+        let gone = self.entries.keys().filter(|key| !kept(key)).map(|key| removal(key));
+        gone.chain([done_entry("inexact"), done_entry("resync")]).collect()
+    }
+
+    pub fn start(&self) -> Result<Option<Start>> {
+        self.json("start", |json| {
+            let log = u128::from_str_radix(json.get("log")?.as_str()?, 16).ok()?;
+            Some(Start { position: Position::from(json.get("position")?.as_str()?.to_owned()), log: LogId(log) })
+        })
+    }
+
+    pub fn tables(&self) -> Result<Option<Vec<Table>>> {
+        self.json("tables", |json| json.get("tables")?.as_array()?.iter().map(table_from_json).collect())
+    }
+
+    /// Target tables that were there before the task and keep their owner's structure. None: not decided yet.
+    pub fn existing(&self) -> Result<Option<Vec<TableName>>> {
+        self.json("existing", |json| {
+            let tables = json.get("tables")?.as_array()?.iter();
+            tables.map(|table| Some(TableName::new(table.get(0)?.as_str()?, table.get(1)?.as_str()?))).collect()
+        })
+    }
+
+    pub fn plan(&self, table: &TableName) -> Result<Option<Plan>> {
+        self.json(&plan_key(table), |json| {
+            let chunks = json
+                .get("chunks")?
+                .as_array()?
+                .iter()
+                .map(|chunk| Some(Chunk { spec: chunk.get(0)?.as_str()?.to_owned(), estimated_rows: chunk.get(1)?.as_u64()? }));
+            Some(Plan { generation: json.get("generation")?.as_u64()?, chunks: chunks.collect::<Option<_>>()? })
+        })
+    }
+
+    /// Rows of a chunk that is done.
+    pub fn chunk_rows(&self, table: &TableName, generation: u64, number: usize) -> Result<Option<u64>> {
+        self.json(&chunk_key(table, generation, number), |json| json.get("rows")?.as_u64())
+    }
+
+    /// Columns (name, type) with which the table's changes came last.
+    pub fn shape(&self, table: &TableName) -> Result<Option<Vec<(String, String)>>> {
+        self.json(&format!("shape/{table}"), |json| {
+            let columns = json.get("columns")?.as_array()?.iter();
+            columns.map(|column| Some((column.get(0)?.as_str()?.to_owned(), column.get(1)?.as_str()?.to_owned()))).collect()
+        })
+    }
+
+    pub fn marker(&self) -> Result<Option<Marker>> {
+        self.json("p1", |json| Some(Marker(json.get("marker")?.as_str()?.to_owned())))
+    }
+
+    /// Bytes of the re-read list, in the change log's own codec.
+    pub fn reread(&self) -> Option<&Bytes> {
+        self.entries.get("reread")
+    }
+
+    fn json<T>(&self, key: &str, read: impl Fn(&Json) -> Option<T>) -> Result<Option<T>> {
+        let Some(bytes) = self.entries.get(key) else { return Ok(None) };
+        let parsed: Option<Json> = serde_json::from_slice(bytes).ok();
+        let version = parsed.as_ref().and_then(|json| json.get("v")).and_then(Json::as_u64);
+        if version.is_some_and(|version| version > VERSION) {
+            return Err(Error::new(&codes::STATE_VERSION, format!("the entry `{key}` was written by a newer version of godwit"))
+                .at("the task's ledger in the target")
+                .remedy("go on with that version"));
+        }
+        match parsed.as_ref().and_then(read) {
+            Some(fact) => Ok(Some(fact)),
+            None => Err(Error::new(&codes::STATE_LOST, format!("the entry `{key}` cannot be read"))
+                .at("the task's ledger in the target")
+                .remedy("start anew with `run --resync`, or give up with `clean`")),
+        }
+    }
+}
+
+pub(crate) fn start_entry(start: &Start) -> Entry {
+    entry("start", json!({"v": VERSION, "position": start.position.to_string(), "log": format!("{:x}", start.log.0)}))
+}
+
+pub(crate) fn tables_entry(tables: &[impl AsRef<Table>]) -> Entry {
+    let tables: Vec<Json> = tables.iter().map(|table| table_to_json(table.as_ref())).collect();
+    entry("tables", json!({"v": VERSION, "tables": tables}))
+}
+
+pub(crate) fn existing_entry(tables: &[TableName]) -> Entry {
+    let tables: Vec<Json> = tables.iter().map(|table| json!([table.schema, table.name])).collect();
+    entry("existing", json!({"v": VERSION, "tables": tables}))
+}
+
+pub(crate) fn plan_entry(table: &TableName, plan: &Plan) -> Entry {
+    let chunks: Vec<Json> = plan.chunks.iter().map(|chunk| json!([chunk.spec, chunk.estimated_rows])).collect();
+    entry(&plan_key(table), json!({"v": VERSION, "generation": plan.generation, "chunks": chunks}))
+}
+
+/// The mark of a chunk. The row count is not known before the chunk is written, so the plan's estimate stands here.
+pub(crate) fn chunk_entry(table: &TableName, generation: u64, number: usize, rows: u64) -> Entry {
+    entry(&chunk_key(table, generation, number), json!({"v": VERSION, "rows": rows}))
+}
+
+pub(crate) fn shape_entry(table: &TableName, columns: &[(String, String)]) -> Entry {
+    entry(&format!("shape/{table}"), json!({"v": VERSION, "columns": columns}))
+}
+
+pub(crate) fn marker_entry(marker: &Marker) -> Entry {
+    entry("p1", json!({"v": VERSION, "marker": marker.0}))
+}
+
+/// A fact that is only true or not.
+pub(crate) fn done_entry(what: &str) -> Entry {
+    entry(what, json!({"v": VERSION}))
+}
+
+pub(crate) fn removal(what: &str) -> Entry {
+    Entry { key: what.to_owned(), value: Bytes::new() }
+}
+
+pub(crate) fn step_key(id: &str) -> String {
+    format!("step/{id}")
+}
+
+fn plan_key(table: &TableName) -> String {
+    format!("plan/{table}")
+}
+
+fn chunk_key(table: &TableName, generation: u64, number: usize) -> String {
+    format!("chunk/{table}/{generation}/{number}")
+}
+
+fn entry(key: &str, json: Json) -> Entry {
+    Entry { key: key.to_owned(), value: Bytes::from(json.to_string()) }
+}
+
+fn table_to_json(table: &Table) -> Json {
+    let columns: Vec<Json> =
+        table.columns.iter().map(|column| json!([column.name, column.type_name, column.nullable, column.generated])).collect();
+    let uniques: Vec<Json> = table.uniques.iter().map(|unique| json!([unique.name, unique.columns])).collect();
+    json!({
+        "schema": table.name.schema, "name": table.name.name, "columns": columns, "uniques": uniques,
+        "key": table.key.as_ref().map(|key| &key.columns), "key_is_exact": table.key_is_exact,
+        "rows": table.estimated_rows, "bytes": table.estimated_bytes,
+    })
+}
+
+fn table_from_json(json: &Json) -> Option<Table> {
+    let text = |json: &Json| Some(json.as_str()?.to_owned());
+    let indices = |json: &Json| json.as_array()?.iter().map(|index| Some(index.as_u64()? as usize)).collect::<Option<Vec<_>>>();
+    let columns = json.get("columns")?.as_array()?.iter().map(|column| {
+        Some(Column {
+            name: text(column.get(0)?)?,
+            type_name: text(column.get(1)?)?,
+            nullable: column.get(2)?.as_bool()?,
+            generated: column.get(3)?.as_bool()?,
+        })
+    });
+    let uniques = json.get("uniques")?.as_array()?.iter();
+    Some(Table {
+        name: TableName::new(text(json.get("schema")?)?, text(json.get("name")?)?),
+        columns: columns.collect::<Option<_>>()?,
+        key: match json.get("key")? {
+            Json::Null => None,
+            key => Some(Key { columns: indices(key)? }),
+        },
+        uniques: uniques
+            .map(|unique| Some(UniqueKey { name: text(unique.get(0)?)?, columns: indices(unique.get(1)?)? }))
+            .collect::<Option<_>>()?,
+        estimated_rows: json.get("rows")?.as_u64()?,
+        estimated_bytes: json.get("bytes")?.as_u64()?,
+        key_is_exact: json.get("key_is_exact")?.as_bool()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table {
+            name: TableName::new("a b", "x\"y"),
+            columns: vec![Column { name: "ünï".into(), type_name: "numeric(10,2)".into(), nullable: true, generated: false }],
+            key: Some(Key { columns: vec![0] }),
+            uniques: vec![UniqueKey { name: "u".into(), columns: vec![] }],
+            estimated_rows: 7,
+            estimated_bytes: 9,
+            key_is_exact: false,
+        }
+    }
+
+    #[test]
+    fn facts_come_back_as_they_were_written() {
+        let plan = Plan { generation: 2, chunks: vec![Chunk { spec: "a:1".into(), estimated_rows: 5 }] };
+        let start = Start { position: Position::from("0/16B3748".to_owned()), log: LogId(77) };
+        let facts = Facts::from_entries(vec![
+            start_entry(&start),
+            tables_entry(&[std::sync::Arc::new(table())]),
+            plan_entry(&table().name, &plan),
+            chunk_entry(&table().name, 2, 0, 41),
+            marker_entry(&Marker("m".into())),
+        ]);
+        assert_eq!(facts.start().unwrap(), Some(start));
+        assert_eq!(facts.tables().unwrap(), Some(vec![table()]));
+        assert_eq!(facts.plan(&table().name).unwrap(), Some(plan));
+        assert_eq!(facts.chunk_rows(&table().name, 2, 0).unwrap(), Some(41));
+        assert_eq!(facts.chunk_rows(&table().name, 1, 0).unwrap(), None);
+        assert_eq!(facts.marker().unwrap(), Some(Marker("m".into())));
+    }
+
+    #[test]
+    fn the_stored_form_of_version_1_stays_readable() {
+        let stored = Entry { key: "start".into(), value: Bytes::from_static(br#"{"v":1,"position":"0/1","log":"ff"}"#) };
+        let start = Facts::from_entries(vec![stored]).start().unwrap();
+        assert_eq!(start, Some(Start { position: Position::from("0/1".to_owned()), log: LogId(255) }));
+    }
+
+    #[test]
+    fn an_unreadable_or_newer_entry_is_an_error_with_a_code() {
+        let facts = |text: &'static str| Facts::from_entries(vec![Entry { key: "start".into(), value: Bytes::from(text) }]);
+        assert!(facts("{}").start().unwrap_err().is(&codes::STATE_LOST));
+        assert!(facts(r#"{"v":2}"#).start().unwrap_err().is(&codes::STATE_VERSION));
+    }
+}

@@ -1,0 +1,113 @@
+//! The end of a migration, and giving a task up.
+
+use std::sync::Arc;
+
+use godwit_model::{Error, Lease, Phase, Result, Stage, Table, TableName, Trace, codes, failpoint};
+
+use crate::examine::{self, Settle, VerifyReport};
+use crate::facts::{self, Facts};
+use crate::job::{Job, Running, Until};
+use crate::load::Route;
+use crate::setup::{self, Setup};
+use crate::tenure;
+
+struct Drain<'a>(&'a mut Running);
+
+impl Settle for Drain<'_> {
+    async fn settle(&mut self) -> Result<()> {
+        self.0.pass().await
+    }
+}
+
+impl Running {
+    /// Compares both sides while they live.
+    pub async fn verify(&mut self) -> Result<VerifyReport> {
+        self.reach(Until::Consistent).await?;
+        let routes = self.job().routes().await?;
+        let (source, target) = (self.job().source.clone(), self.job().target.clone());
+        examine::verify(&*source, &*target, &routes, &mut Drain(self)).await
+    }
+
+    /// Copies the rows that differ anew, in the apply's order; gives how many.
+    pub async fn repair(&mut self, report: &VerifyReport) -> Result<u64> {
+        let routes = self.job().routes().await?;
+        self.reread(&routes, report).await?;
+        self.reach(Until::Consistent).await?;
+        Ok(report.tables.iter().map(|table| table.differences.len() as u64).sum())
+    }
+
+    /// Everything but the removal of what Godwit left: drains, moves sequences, makes what waited, verifies.
+    /// With differences found nothing is removed later and the task may go on.
+    pub async fn complete(&mut self, read_only_source: bool) -> Result<Option<VerifyReport>> {
+        self.reach(Until::Consistent).await?;
+        let job = self.job().clone();
+        let routes = job.routes().await?;
+        job.observer.event(godwit_model::Event::Phase(Phase::Finish));
+        if read_only_source {
+            let tables: Vec<Arc<Table>> = routes.iter().map(|route| route.table.clone()).collect();
+            job.source.set_read_only(&tables, true).await?;
+        }
+        self.pass().await?;
+        failpoint("finish.drained");
+        let lease = self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))?;
+        let values = job.source.sequences(&job.task).await?;
+        job.target.set_sequences(&lease, &values).await?;
+        failpoint("finish.sequences");
+        let mut facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
+        job.setup(&lease).later(&mut facts, Stage::AtFinish, 1).await?;
+        failpoint("finish.schema");
+        let names: Vec<TableName> = routes.iter().map(|route| route.mapping.target.clone()).collect();
+        job.target.analyze(&names).await?;
+        let report = match job.task.verify_at_finish {
+            true => Some(self.verify().await?),
+            false => None,
+        };
+        failpoint("finish.verified");
+        if report.as_ref().is_none_or(VerifyReport::is_equal) {
+            job.target.record(&lease, &[facts::done_entry("finished")]).await?;
+        }
+        Ok(report)
+    }
+}
+
+impl Job {
+    pub(crate) fn setup<'a>(&'a self, lease: &'a Lease) -> Setup<'a> {
+        Setup { task: &self.task, source: &*self.source, target: &*self.target, lease, observer: &self.observer }
+    }
+
+    pub(crate) async fn routes(&self) -> Result<Vec<Route>> {
+        let facts = Facts::from_entries(self.target.ledger(&self.task.name).await?);
+        let tables = facts.tables()?.ok_or_else(|| {
+            Error::new(&codes::STATE_LOST, "the target knows nothing of this task")
+                .remedy("was it finished or cleaned? start it with `run`")
+        })?;
+        setup::routes(&self.task, tables)
+    }
+
+    /// Whether `complete` has found both sides equal, so that only the removal is left.
+    pub async fn is_complete(&self) -> Result<bool> {
+        Ok(Facts::from_entries(self.target.ledger(&self.task.name).await?).is_done("finished"))
+    }
+
+    /// What Godwit left on both sides.
+    pub async fn traces(&self) -> Result<Vec<Trace>> {
+        let mut traces = self.source.traces().await?;
+        traces.extend(self.target.traces(&self.task.name).await?);
+        Ok(traces)
+    }
+
+    /// Removes what Godwit left on both sides, under the lease so that no other process is at work. The source first:
+    /// there it costs. Then the log here, then the target's memory of the task.
+    pub async fn remove(&self, after_finish: bool) -> Result<Vec<Trace>> {
+        if self.target.lease(&self.task.name).await?.is_some() {
+            tenure::take(&*self.target, &self.task.name, &self.holder, self.life).await?;
+        }
+        let traces = self.traces().await?;
+        self.source.remove_traces().await?;
+        failpoint(if after_finish { "finish.removed.source" } else { "clean.source" });
+        self.storage.wipe().await?;
+        self.target.remove_traces(&self.task.name).await?;
+        failpoint(if after_finish { "finish.removed.target" } else { "clean.target" });
+        Ok(traces)
+    }
+}

@@ -1,0 +1,526 @@
+//! One task, running: attempts in a row until it is stopped, done or needs a person.
+//!
+//! An attempt takes what is durable (lease, ledger, checkpoint, change log) and goes on from there; nothing else is
+//! carried from one attempt to the next, so that going on after a crash and going on after a lost connection are the same.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use godwit_model::{
+    Checkpoint, Entry, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Stage, Table, Target, Task, codes,
+    failpoint,
+};
+use godwit_store::ChangeLog;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::capture::Capture;
+use crate::coalesce::Reread;
+use crate::examine::{self, VerifyReport};
+use crate::facts::{self, Facts, Start};
+use crate::load::{Loader, Route};
+use crate::passages::Passages;
+use crate::replay::{Pass, Replay, new_marker};
+use crate::reread;
+use crate::setup::{self, Setup};
+use crate::storage::Storage;
+use crate::tenure::{self, Life};
+
+/// Between attempts after a transient error: doubled from the first to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// A marker not met by then is written again: it may have been lost with a source that crashed, or met by an attempt that
+/// did not live to say so.
+const MARK_AGAIN: Duration = Duration::from_secs(10);
+/// A target this little behind is caught up.
+const CAUGHT_UP: Duration = Duration::from_secs(1);
+
+/// Everything one task needs.
+#[derive(Clone)]
+pub struct Job {
+    pub task: Arc<Task>,
+    pub source: Arc<dyn Source>,
+    pub target: Arc<dyn Target>,
+    pub storage: Arc<dyn Storage>,
+    pub observer: Arc<dyn Observer>,
+    pub holder: Holder,
+    /// What this machine says of another holder.
+    pub life: fn(&Holder) -> Life,
+}
+
+/// When a `run` is over by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Stopped,
+    Consistent,
+    CaughtUp,
+}
+
+/// What can be seen of a running task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    pub phase: Option<Phase>,
+    pub consistent: bool,
+    /// The task only loads, and the load is complete.
+    pub loaded: bool,
+    pub lease: Option<Lease>,
+}
+
+/// A task at work in the background. Dropping it ends the work where it stands, as a crash would.
+pub struct Running {
+    job: Arc<Job>,
+    status: watch::Receiver<Status>,
+    passages: Arc<Passages>,
+    stop: CancellationToken,
+    again: Arc<Notify>,
+    supervisor: AbortOnDropHandle<Result<()>>,
+}
+
+impl Job {
+    pub fn start(self) -> Running {
+        self.start_as(false)
+    }
+
+    /// Begins anew over a target that stays as it is and readable, and makes it equal again: a new P0, every row copied
+    /// over the one that is there, what is not at the source any more deleted. Tables without a key are emptied first.
+    pub fn resync(self) -> Running {
+        self.start_as(true)
+    }
+
+    fn start_as(self, anew: bool) -> Running {
+        let job = Arc::new(self);
+        let (status, receiver) = watch::channel(Status::default());
+        let passages = Arc::new(Passages::default());
+        let stop = CancellationToken::new();
+        let again = Arc::new(Notify::new());
+        let shared = Shared { job: job.clone(), status, passages: passages.clone(), stop: stop.clone(), again: again.clone() };
+        let supervisor = AbortOnDropHandle::new(tokio::spawn(shared.supervise(anew)));
+        Running { job, status: receiver, passages, stop, again, supervisor }
+    }
+}
+
+impl Running {
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits for the goal, or for the error that ends the task before. Safe to drop.
+    pub async fn reach(&mut self, until: Until) -> Result<()> {
+        let reached = |status: &Status| match until {
+            Until::Stopped => status.loaded,
+            Until::Consistent | Until::CaughtUp => status.consistent || status.loaded,
+        };
+        self.wait(reached).await?;
+        if until != Until::CaughtUp || self.status().loaded {
+            return Ok(());
+        }
+        loop {
+            let began = Instant::now();
+            self.pass().await?;
+            if began.elapsed() < CAUGHT_UP {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn wait(&mut self, reached: impl Fn(&Status) -> bool) -> Result<()> {
+        let mut status = self.status.clone();
+        tokio::select! {
+            biased;
+            met = status.wait_for(|status| reached(status)) => match met {
+                Ok(_) => Ok(()),
+                // the supervisor is gone: its result says why
+                Err(_) => (&mut self.supervisor).await.map_err(died)?,
+            },
+            done = &mut self.supervisor => done.map_err(died)?,
+        }
+    }
+
+    /// Waits until everything that users committed at the source before this call is durable in the target.
+    pub async fn pass(&mut self) -> Result<()> {
+        loop {
+            let marker = new_marker(&origin(&self.job.task));
+            let mut passed = self.passages.expect(marker.clone());
+            match self.job.source.mark(&marker).await {
+                Err(error) if !error.is_transient() => return Err(error),
+                _ => {}
+            }
+            tokio::select! {
+                Ok(()) = &mut passed => return Ok(()),
+                done = &mut self.supervisor => return Err(match done.map_err(died)? {
+                    Ok(()) => Error::internal("a task that only loads passes no marker"),
+                    Err(error) => error,
+                }),
+                () = tokio::time::sleep(MARK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Puts what a report found on the re-read list and begins a convergent window over it.
+    pub(crate) async fn reread(&mut self, routes: &[Route], report: &VerifyReport) -> Result<()> {
+        let mut list = Vec::new();
+        for table in &report.tables {
+            let Some(route) = routes.iter().find(|route| route.table.name == table.source) else { continue };
+            let keys = table.differences.iter().filter(|difference| !difference.key.is_empty());
+            list.extend(keys.map(|difference| Reread { mapping: route.mapping.clone(), key: difference.key.clone() }));
+        }
+        let lease = self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))?;
+        let marker = new_marker(&origin(&self.job.task));
+        let mut entries: Vec<Entry> = reread::entry(&list).into_iter().collect();
+        entries.extend([facts::marker_entry(&marker), facts::done_entry("inexact"), facts::removal("passed")]);
+        self.job.target.record(&lease, &entries).await?;
+        let mut status = self.status.clone();
+        self.again.notify_one();
+        // the new attempt is not consistent until the window is closed
+        tokio::select! {
+            _ = status.wait_for(|status| !status.consistent) => Ok(()),
+            done = &mut self.supervisor => done.map_err(died)?,
+        }
+    }
+
+    /// Ends the work and gives the lease back. The error that had ended it before, if any.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        self.supervisor.await.map_err(died)?
+    }
+}
+
+fn died(error: tokio::task::JoinError) -> Error {
+    Error::internal("the task's supervisor died").caused_by(error)
+}
+
+/// The name under which Godwit marks what it writes for a task.
+pub(crate) fn origin(task: &Task) -> String {
+    format!("godwit_{}", task.name)
+}
+
+struct Shared {
+    job: Arc<Job>,
+    status: watch::Sender<Status>,
+    passages: Arc<Passages>,
+    stop: CancellationToken,
+    /// The ledger was changed from outside of the attempt: begin another.
+    again: Arc<Notify>,
+}
+
+impl Shared {
+    async fn supervise(self, anew: bool) -> Result<()> {
+        let mut lease = None;
+        let result = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Ok(()),
+            result = self.attempts(&mut lease, anew) => result,
+        };
+        if let Some(lease) = &lease
+            && let Err(error) = self.job.target.release(lease).await
+        {
+            tracing::info!(%error, "the lease was not given back; the next process finds this one gone");
+        }
+        result
+    }
+
+    async fn attempts(&self, lease: &mut Option<Lease>, mut anew: bool) -> Result<()> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let began = Instant::now();
+            let error = tokio::select! {
+                done = self.attempt(lease, &mut anew) => match done {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                },
+                () = self.again.notified() => {
+                    self.status.send_modify(|status| status.consistent = false);
+                    continue;
+                }
+            };
+            self.status.send_modify(|status| status.consistent = false);
+            // before the task ever held its lease, nothing is under way that would be worth waiting for
+            let final_word = !error.is_transient() || error.is(&codes::HELD) || error.is(&codes::LEASE_LOST) || lease.is_none();
+            if final_word {
+                return Err(error);
+            }
+            if began.elapsed() > LONGEST_WAIT {
+                wait = FIRST_WAIT;
+            }
+            tracing::warn!(%error, "trying again");
+            self.job.observer.event(Event::Retrying { what: error.to_string(), wait });
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    async fn attempt(&self, lease: &mut Option<Lease>, anew: &mut bool) -> Result<()> {
+        let Job { task, target, holder, life, .. } = &*self.job;
+        target.install().await?;
+        let checkpoint = match lease {
+            None => {
+                let (taken, record) = tenure::take(&**target, &task.name, holder, life).await?;
+                self.status.send_modify(|status| status.lease = Some(taken.clone()));
+                *lease = Some(taken);
+                record.checkpoint
+            }
+            Some(lease) => tenure::resume(&**target, lease).await?.checkpoint,
+        };
+        let lease = lease.as_ref().expect("taken or resumed just now");
+        if *anew {
+            self.begin_anew(lease).await?;
+            *anew = false;
+        }
+        tokio::select! {
+            biased;
+            lost = tenure::keep(&**target, lease) => Err(lost),
+            done = self.work(lease, checkpoint) => done,
+        }
+    }
+
+    async fn begin_anew(&self, lease: &Lease) -> Result<()> {
+        let Job { task, target, storage, .. } = &*self.job;
+        let facts = Facts::from_entries(target.ledger(&task.name).await?);
+        let old = match facts.tables()? {
+            Some(tables) => setup::routes(task, tables)?,
+            None => Vec::new(),
+        };
+        storage.wipe().await?;
+        target.record(lease, &facts.begin_anew()).await?;
+        let keyless: Vec<_> = old.iter().filter(|route| !route.mapping.has_key()).map(|route| route.mapping.target.clone()).collect();
+        target.empty(lease, &keyless, false, &facts::done_entry("inexact")).await
+    }
+
+    async fn work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
+        let Job { task, source, target, observer, .. } = &*self.job;
+        let mut facts = Facts::from_entries(target.ledger(&task.name).await?);
+        if facts.is_done("finished") {
+            return Err(Error::new(&codes::FINISHED, format!("task `{}` is finished", task.name))
+                .remedy("run `godwit finish` again to remove what is left of it"));
+        }
+        let setup = self.job.setup(lease);
+        self.refuse_lost_ledger(&facts).await?;
+        self.phase(Phase::Schema);
+        let routes = setup.run(&mut facts).await?;
+        if !task.phases.changes {
+            return self.load_only(&setup, &mut facts, &routes).await;
+        }
+        let tables: Vec<Arc<Table>> = routes.iter().map(|route| route.table.clone()).collect();
+        let begun = self.begin(&setup, &mut facts, &tables, checkpoint.as_ref()).await?;
+        let capture = Capture {
+            source: source.clone(),
+            tables,
+            log: begun.log.clone(),
+            spool: self.job.storage.spool().await?,
+            start: begun.from,
+            observer: observer.clone(),
+        };
+        let flow = async {
+            self.load(&setup, &mut facts, &routes, begun.snapshot).await?;
+            self.follow(&setup, &mut facts, routes, begun.log, checkpoint).await
+        };
+        beside(capture.run(), flow).await
+    }
+
+    /// A log with records says that the task had begun; then the target must know of it. Else it is another store, an
+    /// older state of it, or the task was finished or cleaned: nothing that may be begun anew by itself.
+    async fn refuse_lost_ledger(&self, facts: &Facts) -> Result<()> {
+        if facts.start()?.is_some() || !self.job.task.phases.changes {
+            return Ok(());
+        }
+        if self.job.storage.log().await?.durable().sequence > Sequence(0) {
+            return Err(Error::new(&codes::TARGET_CHANGED, "the state folder holds changes of this task, but the target knows nothing of it")
+                .at(self.job.task.target.display())
+                .remedy("if the task was finished or cleaned, remove the state folder; if the target was restored from a backup, start anew with `run --resync`")
+                .effect("nothing was changed"));
+        }
+        Ok(())
+    }
+
+    /// Makes P0, or goes on from where the log ends.
+    async fn begin(&self, setup: &Setup<'_>, facts: &mut Facts, tables: &[Arc<Table>], checkpoint: Option<&Checkpoint>) -> Result<Begun> {
+        let storage = &self.job.storage;
+        let Some(start) = facts.start()? else {
+            storage.wipe().await?;
+            let log = storage.log().await?;
+            failpoint("establish.slot.before");
+            let established = setup.source.establish(tables, None).await?;
+            failpoint("establish.slot.after");
+            let start = Start { position: established.position, log: log.id() };
+            setup.record(facts, vec![facts::start_entry(&start)]).await?;
+            return Ok(Begun { log, from: start.position, snapshot: established.snapshot });
+        };
+        let log = storage.log().await?;
+        // a checkpoint made with another log than the task's present one says nothing of it
+        let checkpoint = checkpoint.filter(|checkpoint| checkpoint.log == start.log);
+        let from = checkpoint.map_or(start.position, |checkpoint| checkpoint.position.clone());
+        if log.id() != start.log {
+            adopt(setup, facts, &*log, &from).await?;
+        }
+        let known = log.last_position().unwrap_or_else(|| from.clone());
+        setup.source.establish(tables, Some(&known)).await?;
+        Ok(Begun { log, from, snapshot: None })
+    }
+
+    async fn load(
+        &self,
+        setup: &Setup<'_>,
+        facts: &mut Facts,
+        routes: &[Route],
+        exact: Option<Box<dyn godwit_model::Snapshot>>,
+    ) -> Result<()> {
+        if facts.is_done("loaded") {
+            return Ok(());
+        }
+        if setup.task.phases.load {
+            self.phase(Phase::Load);
+            let over_old_rows = facts.is_done("resync");
+            self.loader(setup.lease, routes, over_old_rows).run(facts, exact).await?;
+        } else {
+            // rows came another way, from some moment around P0
+            setup.record(facts, vec![facts::done_entry("inexact")]).await?;
+        }
+        let marker = new_marker(&origin(setup.task));
+        setup.record(facts, vec![facts::done_entry("loaded"), facts::marker_entry(&marker)]).await?;
+        failpoint("load.done.recorded");
+        Ok(())
+    }
+
+    async fn load_only(&self, setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
+        if setup.task.phases.load && !facts.is_done("loaded") {
+            self.phase(Phase::Load);
+            self.loader(setup.lease, routes, facts.is_done("resync")).run(facts, None).await?;
+            setup.record(facts, vec![facts::done_entry("loaded")]).await?;
+        }
+        setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
+        setup.later(facts, Stage::AtFinish, 1).await?;
+        self.status.send_modify(|status| status.loaded = true);
+        Ok(())
+    }
+
+    /// From the end of the load to the end of the task.
+    async fn follow(
+        &self,
+        setup: &Setup<'_>,
+        facts: &mut Facts,
+        routes: Vec<Route>,
+        log: Arc<dyn ChangeLog>,
+        mut checkpoint: Option<Checkpoint>,
+    ) -> Result<()> {
+        self.phase(Phase::CatchUp);
+        let replay = self.replay(setup.lease, routes, log);
+        while !facts.is_done("passed") {
+            let marker = facts.marker()?.ok_or_else(|| Error::internal("a loaded task has no marker for P1"))?;
+            // written again after every restart: the first one may have been lost, a second does no harm
+            setup.source.mark(&marker).await?;
+            failpoint("p1.marked");
+            let pass = Pass { convergent: facts.is_done("inexact"), until: Some(marker) };
+            replay.run(facts, &mut checkpoint, pass).await?;
+            if facts.is_done("passed") && facts.is_done("resync") {
+                self.sweep(setup, facts, &replay.routes).await?;
+            }
+        }
+        if !facts.is_done("indexed") {
+            self.sequences(setup).await?;
+            setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
+            setup.record(facts, vec![facts::done_entry("indexed")]).await?;
+        }
+        self.phase(Phase::Streaming);
+        self.status.send_modify(|status| status.consistent = true);
+        setup.observer.event(Event::Consistent);
+        replay.run(facts, &mut checkpoint, Pass { convergent: false, until: None }).await
+    }
+
+    /// After a load over old rows: what still looks different, rows gone from the source above all, is read again.
+    async fn sweep(&self, setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
+        let suspects = examine::suspects(setup.source, setup.target, routes).await?;
+        let mut entries = Vec::new();
+        if suspects.complete {
+            entries.push(facts::removal("resync"));
+        }
+        if let Some(list) = reread::entry(&suspects.keys) {
+            entries.extend([list, facts::marker_entry(&new_marker(&origin(setup.task))), facts::removal("passed")]);
+        }
+        setup.record(facts, entries).await
+    }
+
+    async fn sequences(&self, setup: &Setup<'_>) -> Result<()> {
+        let values = setup.source.sequences(setup.task).await?;
+        setup.target.set_sequences(setup.lease, &values).await
+    }
+
+    fn loader(&self, lease: &Lease, routes: &[Route], over_old_rows: bool) -> Loader {
+        let Job { task, source, target, observer, .. } = &*self.job;
+        let mut routes = routes.to_vec();
+        routes.sort_by_key(|route| std::cmp::Reverse(route.table.estimated_bytes));
+        Loader {
+            source: source.clone(),
+            target: target.clone(),
+            lease: lease.clone(),
+            routes,
+            workers: task.limits.source_connections.min(task.limits.target_connections).max(1),
+            snapshot_age: task.limits.snapshot_age,
+            over_old_rows,
+            native: source.capabilities().dialect == target.capabilities().dialect,
+            observer: observer.clone(),
+        }
+    }
+
+    fn replay(&self, lease: &Lease, routes: Vec<Route>, log: Arc<dyn ChangeLog>) -> Replay {
+        let Job { task, source, target, observer, .. } = &*self.job;
+        Replay {
+            source: source.clone(),
+            target: target.clone(),
+            log,
+            lease: lease.clone(),
+            routes,
+            policy: task.schema.changes,
+            memory: task.limits.memory.0,
+            observer: observer.clone(),
+            passages: self.passages.clone(),
+            origin: origin(task),
+        }
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.status.send_modify(|status| status.phase = Some(phase));
+        self.job.observer.event(Event::Phase(phase));
+    }
+}
+
+struct Begun {
+    log: Arc<dyn ChangeLog>,
+    /// Where capture begins if the log is empty.
+    from: Position,
+    snapshot: Option<Box<dyn godwit_model::Snapshot>>,
+}
+
+/// An empty change log takes the place of one that was lost: the source says whether it still keeps what is needed.
+async fn adopt(setup: &Setup<'_>, facts: &mut Facts, log: &dyn ChangeLog, from: &Position) -> Result<()> {
+    if log.durable().sequence > Sequence(0) {
+        return Err(Error::new(&codes::STATE_OTHER, "the change log in the state folder is not the one this task went on with")
+            .remedy("name the right state folder with --state, or remove this one to go on from the target's checkpoint")
+            .effect("nothing was changed"));
+    }
+    tracing::warn!("the change log is not here, going on from the target's checkpoint");
+    setup.record(facts, vec![facts::start_entry(&Start { position: from.clone(), log: log.id() })]).await
+}
+
+/// Runs the capture as a task of its own, for as long as the flow runs; the first to fail ends both.
+async fn beside(capture: impl Future<Output = Result<()>> + Send + 'static, flow: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(capture);
+    let done = tokio::select! {
+        Some(captured) = tasks.join_next() => match captured {
+            Ok(Ok(())) => Err(Error::internal("capture ended by itself")),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(Error::internal("capture died").caused_by(error)),
+        },
+        done = flow => done,
+    };
+    // the log is closed before the next attempt opens it
+    tasks.shutdown().await;
+    done
+}

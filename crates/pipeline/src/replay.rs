@@ -1,0 +1,279 @@
+//! Reads the change log behind the checkpoint and brings it into the target.
+//!
+//! Two stages side by side: one gathers and coalesces group N+1 while the other writes and commits group N. Between them
+//! stands a queue of one group, so that a slow target makes groups larger, not queues longer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use godwit_model::{
+    Applier, Checkpoint, Entry, Error, Event, Lease, LogId, Marker, Micros, Observer, PipelineStage, Result, Sequence, Source, Target,
+    codes, failpoint,
+};
+use godwit_store::{ChangeLog, LogReader, Record};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::apply::{self, Prepared};
+use crate::assemble::{Assembler, End, Work};
+use crate::coalesce::Reread;
+use crate::facts::{self, Facts};
+use crate::load::Route;
+use crate::passages::Passages;
+use crate::reread;
+use crate::routes::Routes;
+
+/// What a target must be able to hold on to beyond the last flush, and how long it may take to say so.
+const DURABLE_EVERY: Duration = Duration::from_secs(1);
+/// A share of the memory limit for one group: the one gathered, the one queued, the one being written, each with its
+/// coalesced copy, stay below half of it.
+const GROUP_SHARE: u64 = 16;
+const LARGEST_GROUP: u64 = 16 << 20;
+
+pub(crate) struct Replay {
+    pub source: Arc<dyn Source>,
+    pub target: Arc<dyn Target>,
+    pub log: Arc<dyn ChangeLog>,
+    pub lease: Lease,
+    pub routes: Vec<Route>,
+    pub policy: godwit_model::DdlPolicy,
+    pub memory: u64,
+    pub observer: Arc<dyn Observer>,
+    pub passages: Arc<Passages>,
+    /// The name under which provenance is recorded in the target.
+    pub origin: String,
+}
+
+/// How one pass over the log is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    /// Between P0 and P1 after chunks of more than one snapshot.
+    pub convergent: bool,
+    /// Ends with the transaction that holds this marker, and makes `passed` a fact in its commit.
+    pub until: Option<Marker>,
+}
+
+/// The second stage's state.
+struct Writer<'a> {
+    replay: &'a Replay,
+    applier: Box<dyn Applier>,
+    checkpoint: Option<Checkpoint>,
+    pass: Pass,
+    reread: Vec<Reread>,
+    last_durable: Instant,
+}
+
+enum Step {
+    Prepared(Box<Prepared>),
+    Abandon,
+}
+
+impl Replay {
+    /// Replays from the checkpoint on. Returns when the pass's marker is behind; without one only with an error.
+    pub async fn run(&self, facts: &mut Facts, checkpoint: &mut Option<Checkpoint>, pass: Pass) -> Result<()> {
+        let from = start_of(&*self.log, checkpoint.as_ref())?;
+        let reader = self.log.read_from(from).await?;
+        let routes = Routes::new(self.routes.clone(), self.policy, facts)?;
+        let assembler = Assembler::new(routes, (self.memory / GROUP_SHARE).min(LARGEST_GROUP) as usize);
+        let mappings: Vec<_> = self.routes.iter().map(|route| route.mapping.clone()).collect();
+        let applier = self.target.applier(&self.lease, &mappings).await?;
+        let reread = reread::from_facts(facts, &self.routes)?;
+        let mut writer = Writer { replay: self, applier, checkpoint: checkpoint.clone(), pass, reread, last_durable: Instant::now() };
+
+        let (sender, receiver) = mpsc::channel(1);
+        let mut stages = JoinSet::new();
+        let (convergent, origin) = (writer.pass.convergent, self.origin.clone());
+        let observer = self.observer.clone();
+        stages.spawn(async move { gather(reader, assembler, sender, convergent, &origin, &*observer).await });
+        let done = tokio::select! {
+            done = writer.run(receiver, facts) => done,
+            Some(gathered) = stages.join_next() => Err(match gathered {
+                Ok(Ok(())) => Error::internal("gathering ended by itself"),
+                Ok(Err(error)) => error,
+                Err(error) => Error::internal("gathering died").caused_by(error),
+            }),
+        };
+        *checkpoint = writer.checkpoint;
+        done
+    }
+}
+
+/// Where reading begins. A checkpoint that was made with another log says nothing of sequences in this one.
+fn start_of(log: &dyn ChangeLog, checkpoint: Option<&Checkpoint>) -> Result<Sequence> {
+    match checkpoint {
+        Some(checkpoint) if checkpoint.log == log.id() => {
+            if checkpoint.sequence > log.durable().sequence {
+                return Err(Error::new(&codes::STATE_LOST, "the change log ends before the target's checkpoint")
+                    .remedy("put the state folder back as it was, or start anew with `run --resync`"));
+            }
+            Ok(Sequence(checkpoint.sequence.0 + 1))
+        }
+        _ => Ok(Sequence(1).max(log.oldest())),
+    }
+}
+
+/// The first stage. Hands over whatever is whole as soon as the second stage has room.
+async fn gather(
+    mut reader: Box<dyn LogReader>,
+    mut assembler: Assembler,
+    sender: mpsc::Sender<Step>,
+    convergent: bool,
+    origin: &str,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let closed = |_| Error::internal("nobody writes");
+    loop {
+        while assembler.is_full() {
+            let permit = sender.reserve().await.map_err(closed)?;
+            match assembler.take()? {
+                Some(work) => permit.send(step(work, convergent, origin, observer)?),
+                None => break,
+            }
+        }
+        let next = match reader.next().now_or_never() {
+            Some(next) => Some(next?),
+            None if assembler.has_whole() => tokio::select! {
+                biased;
+                permit = sender.reserve() => {
+                    let permit = permit.map_err(closed)?;
+                    if let Some(work) = assembler.take()? {
+                        permit.send(step(work, convergent, origin, observer)?);
+                    }
+                    None
+                }
+                next = reader.next() => Some(next?),
+            },
+            None => Some(reader.next().await?),
+        };
+        if let Some((sequence, record)) = next {
+            assembler.push(sequence, &record as &Record)?;
+        }
+    }
+}
+
+fn step(work: Work, convergent: bool, origin: &str, observer: &dyn Observer) -> Result<Step> {
+    match work {
+        Work::Abandon => Ok(Step::Abandon),
+        Work::Group { parts, end } => {
+            let started = Instant::now();
+            let changes = end.as_ref().map_or(0, |end| end.changes);
+            let prepared = apply::prepare(parts, end, convergent, origin)?;
+            observer.event(Event::Timing { stage: PipelineStage::Mapped, changes, took: started.elapsed() });
+            Ok(Step::Prepared(Box::new(prepared)))
+        }
+    }
+}
+
+impl Writer<'_> {
+    async fn run(&mut self, mut steps: mpsc::Receiver<Step>, facts: &mut Facts) -> Result<()> {
+        loop {
+            let waiting = self.replay.log.bytes_behind(self.sequence()) == 0;
+            let step = tokio::select! {
+                biased;
+                step = steps.recv() => step,
+                () = tokio::time::sleep(DURABLE_EVERY), if !waiting => { self.make_durable().await?; continue }
+            };
+            let Some(step) = step else { return Err(std::future::pending::<Error>().await) };
+            match step {
+                Step::Abandon => self.applier.abandon().await?,
+                Step::Prepared(prepared) => {
+                    if self.write(*prepared, facts).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn sequence(&self) -> Sequence {
+        match &self.checkpoint {
+            Some(checkpoint) if checkpoint.log == self.replay.log.id() => checkpoint.sequence,
+            _ => Sequence(0),
+        }
+    }
+
+    /// Writes one group; says whether the pass is over.
+    async fn write(&mut self, mut prepared: Prepared, facts: &mut Facts) -> Result<bool> {
+        let started = Instant::now();
+        apply::write(self.applier.as_mut(), &prepared).await?;
+        self.reread.append(&mut prepared.reread);
+        let Some(end) = prepared.end.take() else { return Ok(false) };
+        self.timing(PipelineStage::Applied, end.changes, started);
+        let met = self.pass.until.as_ref().is_some_and(|until| end.markers.contains(until));
+        let mut entries = end.entries.clone();
+        let again = met && !self.reread.is_empty();
+        if again {
+            entries.extend(self.read_again().await?);
+        } else {
+            entries.extend(reread::entry(&self.reread));
+            if met {
+                entries.extend([facts::done_entry("passed"), facts::removal("p1"), facts::removal("reread")]);
+            }
+        }
+        self.commit(&end, &entries).await?;
+        facts.apply(&entries);
+        if met || !end.markers.is_empty() || self.last_durable.elapsed() > DURABLE_EVERY {
+            self.make_durable().await?;
+            self.replay.passages.passed(&end.markers);
+        }
+        if met && !again {
+            failpoint("p1.reached");
+        }
+        Ok(met && !again)
+    }
+
+    /// Copies the rows of the re-read list as they are now; P1 moves behind that moment.
+    async fn read_again(&mut self) -> Result<Vec<Entry>> {
+        failpoint("apply.reread");
+        let source = &*self.replay.source;
+        let group = reread::group(source, &self.reread, &self.replay.origin).await?;
+        let marker = new_marker(&self.replay.origin);
+        source.mark(&marker).await?;
+        match self.applier.apply(&group).await? {
+            godwit_model::Applied::AsExpected => {}
+            godwit_model::Applied::Refused(error) => return Err(error),
+            godwit_model::Applied::Unexpected(_) => return Err(Error::internal("an upsert was counted")),
+        }
+        self.reread.clear();
+        self.pass.until = Some(marker.clone());
+        Ok(vec![facts::marker_entry(&marker), facts::removal("reread")])
+    }
+
+    async fn commit(&mut self, end: &End, entries: &[Entry]) -> Result<()> {
+        let started = Instant::now();
+        let next = Checkpoint { position: end.position.clone(), log: self.replay.log.id(), sequence: end.sequence };
+        failpoint("apply.commit.before");
+        self.applier.commit(self.checkpoint.as_ref(), &next, entries).await?;
+        failpoint("apply.commit.after");
+        self.checkpoint = Some(next);
+        self.timing(PipelineStage::Committed, end.changes, started);
+        let observer = &self.replay.observer;
+        observer.event(Event::Committed { transactions: end.transactions, changes: end.changes });
+        observer.event(Event::Lag { age: age(end.oldest), bytes: self.replay.log.bytes_behind(end.sequence) });
+        Ok(())
+    }
+
+    /// Lets the change log forget what the target can no longer lose.
+    async fn make_durable(&mut self) -> Result<()> {
+        self.applier.durable().await?;
+        self.last_durable = Instant::now();
+        self.replay.log.trim(Sequence(self.sequence().0 + 1)).await
+    }
+
+    fn timing(&self, stage: PipelineStage, changes: u64, started: Instant) {
+        self.replay.observer.event(Event::Timing { stage, changes, took: started.elapsed() });
+    }
+}
+
+/// A marker no one has used: random enough for one source.
+pub(crate) fn new_marker(origin: &str) -> Marker {
+    let LogId(random) = LogId((u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..)));
+    Marker(format!("{origin}-{random:032x}"))
+}
+
+fn age(since: Micros) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = Duration::from_micros(u64::try_from(since.0).unwrap_or(0));
+    now.saturating_sub(since)
+}

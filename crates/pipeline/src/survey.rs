@@ -1,0 +1,105 @@
+//! Looking before leaping: what a task would do, and what stands in its way. Changes nothing.
+
+use std::sync::Arc;
+
+use godwit_model::{
+    Description, Error, Finding, Result, Severity, Source, SourceNeeds, Table, TableMapping, TableName, Target, TargetNeeds, Task, codes,
+};
+
+use crate::setup;
+
+/// Source and target of a task that does not run.
+pub struct Survey {
+    pub task: Arc<Task>,
+    pub source: Arc<dyn Source>,
+    pub target: Arc<dyn Target>,
+}
+
+/// What `plan` shows.
+pub struct PlanReport {
+    pub description: Description,
+    pub mappings: Vec<TableMapping>,
+}
+
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// Blockers first.
+    pub findings: Vec<Finding>,
+}
+
+impl CheckReport {
+    pub fn is_clear(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity < Severity::Blocker)
+    }
+}
+
+impl Survey {
+    pub async fn plan(&self) -> Result<PlanReport> {
+        let description = setup::describe(&self.task, &*self.source).await?;
+        let mappings = TableMapping::resolve_all(&self.task.map, &description.tables)?;
+        Ok(PlanReport { description, mappings })
+    }
+
+    /// Everything that is wrong with the stores is a finding; what cannot be asked at all is an error.
+    pub async fn check(&self) -> Result<CheckReport> {
+        let (at_source, at_target) = (self.source.capabilities(), self.target.capabilities());
+        if at_source.dialect == at_target.dialect && at_source.identity == at_target.identity {
+            return Err(Error::new(&codes::SAME_STORE, "source and target are the same store")
+                .at(self.task.target.display())
+                .remedy("name another database or file as the target")
+                .effect("nothing was changed"));
+        }
+        let PlanReport { description, mappings } = self.plan().await?;
+        let tables: Vec<Arc<Table>> = description.tables.iter().cloned().map(Arc::new).collect();
+        let mappings: Vec<Arc<TableMapping>> = mappings.into_iter().map(Arc::new).collect();
+        let needs = SourceNeeds { task: &self.task, tables: &tables, changes: self.task.phases.changes };
+        let mut findings = self.source.check(&needs).await?;
+        findings.extend(self.target.check(&TargetNeeds { task: &self.task, description: &description, mappings: &mappings }).await?);
+        findings.extend(self.existing(&description, &mappings).await?);
+        findings.extend(keyless(&tables));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        Ok(CheckReport { findings })
+    }
+
+    async fn existing(&self, description: &Description, mappings: &[Arc<TableMapping>]) -> Result<Vec<Finding>> {
+        // a task that has begun has decided this already
+        if !self.target.ledger(&self.task.name).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<TableName> = mappings.iter().map(|mapping| mapping.target.clone()).collect();
+        let present = self.target.present(&names).await?;
+        let creates = |table: &TableName| description.items.iter().any(|item| item.table.as_ref() == Some(table));
+        let whole_file = description.items.iter().any(|item| item.table.is_none() && item.id.starts_with("FILE "));
+        let mut errors: Vec<Error> = setup::judge_existing(self.task.existing, &present).err().into_iter().collect();
+        for mapping in mappings {
+            let there = present.iter().find(|present| present.table.name == mapping.target).map(|present| &present.table);
+            let comes = there.is_none() && (creates(&mapping.target) || whole_file);
+            let replaced = self.task.existing == godwit_model::Existing::Replace;
+            if !comes && !replaced {
+                errors.extend(setup::fits(mapping, there).err());
+            }
+        }
+        Ok(errors.into_iter().map(|error| as_finding(&error)).collect())
+    }
+}
+
+fn as_finding(error: &Error) -> Finding {
+    let what = match error.place() {
+        Some(place) => format!("{place}: {}", error.what()),
+        None => error.what().to_owned(),
+    };
+    Finding::blocker("target_tables", error.code(), what, error.remedy_text().unwrap_or_default())
+}
+
+fn keyless(tables: &[Arc<Table>]) -> Vec<Finding> {
+    let without: Vec<String> = tables.iter().filter(|table| table.key.is_none()).map(|table| table.name.to_string()).collect();
+    if without.is_empty() {
+        return Vec::new();
+    }
+    let what = format!("without a key: {}", without.join(", "));
+    vec![Finding::warning(
+        "keys",
+        what,
+        "such tables are copied whole, from the start again after a crash, and their changes go row by row; a key helps",
+    )]
+}

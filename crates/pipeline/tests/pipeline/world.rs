@@ -1,0 +1,275 @@
+//! Two stores in memory, users who write, and a task between them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use godwit_model::{LogId, Result, Task, Value};
+use godwit_pipeline::{Job, Life, Running, Storage, this_process};
+use godwit_store::{ChangeLog, MemoryLog, Spool, SpoolLimits};
+use godwit_testkit::memory::{self, MemoryStore, SourceOptions, TableSpec, Transaction, View};
+use godwit_testkit::recorder::Recorder;
+use godwit_testkit::task::task;
+use std::sync::Mutex;
+
+/// A change log that outlives the process that writes it.
+pub struct MemoryStorage {
+    log: Mutex<MemoryLog>,
+    folder: tempfile::TempDir,
+}
+
+impl MemoryStorage {
+    fn new() -> Self {
+        MemoryStorage { log: Mutex::new(new_log()), folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// What was not durable is gone.
+    pub fn crash(&self) {
+        self.log.lock().unwrap().crash();
+    }
+}
+
+#[async_trait]
+impl Storage for MemoryStorage {
+    async fn log(&self) -> Result<Arc<dyn ChangeLog>> {
+        let log = self.log.lock().unwrap();
+        // as opening a file log does: what follows the last whole transaction is cut off
+        log.crash();
+        Ok(Arc::new(log.clone()))
+    }
+
+    async fn spool(&self) -> Result<Spool> {
+        Spool::open(self.folder.path(), SpoolLimits::default()).await
+    }
+
+    async fn wipe(&self) -> Result<()> {
+        *self.log.lock().unwrap() = new_log();
+        Ok(())
+    }
+}
+
+fn new_log() -> MemoryLog {
+    MemoryLog::new(LogId((u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..))), u64::MAX)
+}
+
+pub struct World {
+    pub first: MemoryStore,
+    pub second: MemoryStore,
+    pub task: Task,
+    pub options: SourceOptions,
+    pub storage: Arc<MemoryStorage>,
+    pub recorder: Arc<Recorder>,
+}
+
+pub fn accounts() -> TableSpec {
+    TableSpec::new("shop", "account").column("id", "int").column("amount", "int").large("note", "text").key(&["id"])
+}
+
+pub fn purses() -> TableSpec {
+    TableSpec::new("shop", "purse")
+        .column("name", "text")
+        .column("amount", "int")
+        .column("tag", "int")
+        .key(&["name"])
+        .unique("purse_tag", &["tag"])
+}
+
+pub fn events() -> TableSpec {
+    TableSpec::new("shop", "event").column("what", "text").column("number", "int")
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let (first, second) = (MemoryStore::new("first", seed), MemoryStore::new("second", seed));
+        World {
+            first,
+            second,
+            task: task("shop"),
+            options: SourceOptions::default(),
+            storage: Arc::new(MemoryStorage::new()),
+            recorder: Arc::new(Recorder::default()),
+        }
+    }
+
+    pub fn job(&self) -> Job {
+        Job {
+            task: Arc::new(self.task.clone()),
+            source: memory::source_with(&self.first, &self.task.name, self.options.clone()),
+            target: memory::target(&self.second),
+            storage: self.storage.clone(),
+            observer: self.recorder.clone(),
+            holder: this_process(),
+            // in one test process every earlier holder was dropped before
+            life: |_| Life::Gone,
+        }
+    }
+
+    pub fn start(&self) -> Running {
+        self.job().start()
+    }
+
+    /// Both stores hold the same rows in every table of the first.
+    pub fn assert_equal(&self, context: &str) {
+        let (here, there) = (self.first.view(), self.second.view());
+        for spec in [accounts(), purses(), events()] {
+            assert_eq!(here.sorted_rows(&spec.name), there.sorted_rows(&spec.name), "{context}: {}", spec.name);
+        }
+    }
+}
+
+/// What all money together must be.
+pub fn total(view: &View) -> i64 {
+    let sum = |spec: &TableSpec| -> i64 {
+        view.rows(&spec.name).iter().map(|row| if let Value::Int(amount) = row[1] { amount } else { panic!("an amount is a number") }).sum()
+    };
+    sum(&accounts()) + sum(&purses())
+}
+
+pub fn int(number: i64) -> Value {
+    Value::Int(number)
+}
+
+pub fn text(text: &str) -> Value {
+    Value::text(text)
+}
+
+/// One random transaction of the users. Moves money, never makes any.
+pub struct Users {
+    pub random: fastrand::Rng,
+    pub keyless: bool,
+    next: i64,
+}
+
+const KEYS: i64 = 8;
+
+impl Users {
+    pub fn new(seed: u64, keyless: bool) -> Self {
+        Users { random: fastrand::Rng::with_seed(seed), keyless, next: 1000 }
+    }
+
+    pub fn settle_in(&mut self, store: &MemoryStore) {
+        store
+            .transaction(|tx| {
+                for id in 0..KEYS / 2 {
+                    tx.insert(&accounts().name, vec![int(id), int(100), text(&format!("note {id}"))])?;
+                    tx.insert(&purses().name, vec![text(&format!("p{id}")), int(100), int(id)])?;
+                    if self.keyless {
+                        tx.insert(&events().name, vec![text("begin"), int(id % 2)])?;
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    pub fn step(&mut self, store: &MemoryStore) {
+        let several = self.random.usize(1..5);
+        let roll_back = self.random.u8(0..8) == 0;
+        let done = store.transaction(|tx| {
+            for _ in 0..several {
+                self.change(tx)?;
+            }
+            match roll_back {
+                true => Err(godwit_model::Error::internal("rolled back on purpose")),
+                false => Ok(()),
+            }
+        });
+        assert!(done.is_ok() != roll_back, "{done:?}");
+    }
+
+    fn change(&mut self, tx: &mut Transaction) -> Result<()> {
+        match self.random.u8(0..10) {
+            0..=3 => self.account(tx),
+            4..=6 => self.purse(tx),
+            7 if self.keyless => self.event(tx),
+            8 => {
+                tx.savepoint()?;
+                self.account(tx)?;
+                tx.roll_back_to_savepoint()
+            }
+            _ => self.transfer(tx),
+        }
+    }
+
+    fn account(&mut self, tx: &mut Transaction) -> Result<()> {
+        let table = accounts().name;
+        let (id, other) = (self.random.i64(0..KEYS), self.random.i64(0..KEYS));
+        let there = tx.get(&table, &[int(id)])?;
+        self.next += 1;
+        match (there, self.random.u8(0..5)) {
+            (None, _) => tx.insert(&table, vec![int(id), int(0), text(&format!("new {}", self.next))]),
+            (Some(row), 0) => {
+                tx.delete(&table, &[int(id)])?;
+                self.give(tx, &row[1])
+            }
+            (Some(_), 1) if tx.get(&table, &[int(other)])?.is_none() => tx.update(&table, &[int(id)], &[("id", int(other))]),
+            (Some(_), 2) => tx.update(&table, &[int(id)], &[("note", text(&format!("changed {}", self.next)))]),
+            (Some(row), 3) => {
+                tx.delete(&table, &[int(id)])?;
+                tx.insert(&table, row)
+            }
+            (Some(row), _) => tx.update(&table, &[int(id)], &[("amount", row[1].clone())]),
+        }
+    }
+
+    fn purse(&mut self, tx: &mut Transaction) -> Result<()> {
+        let table = purses().name;
+        let name = text(&format!("p{}", self.random.i64(0..KEYS)));
+        self.next += 1;
+        match (tx.get(&table, std::slice::from_ref(&name))?, self.random.u8(0..4)) {
+            (None, _) => tx.insert(&table, vec![name, int(0), int(self.next)]),
+            (Some(row), 0) => {
+                tx.delete(&table, &[name])?;
+                self.give(tx, &row[1])
+            }
+            (Some(row), 1) => {
+                // the same unique value under another key
+                let other = text(&format!("p{}", self.random.i64(0..KEYS)));
+                tx.delete(&table, &[name])?;
+                match tx.get(&table, std::slice::from_ref(&other))? {
+                    None => tx.insert(&table, vec![other, row[1].clone(), row[2].clone()]),
+                    Some(_) => self.give(tx, &row[1]),
+                }
+            }
+            (Some(_), _) => tx.update(&table, &[name], &[("tag", int(self.next))]),
+        }
+    }
+
+    fn event(&mut self, tx: &mut Transaction) -> Result<()> {
+        let table = events().name;
+        let row = vec![text("happened"), int(self.random.i64(0..3))];
+        let there = self.random.u8(0..3);
+        match there {
+            0 => tx.delete_whole(&table, &row).or(Ok(())),
+            1 => {
+                let new = vec![text("happened"), int(self.random.i64(0..3))];
+                tx.update_whole(&table, &row, new).or(Ok(()))
+            }
+            _ => tx.insert(&table, row),
+        }
+    }
+
+    /// Adds to the bank's own account, which is never deleted.
+    fn give(&mut self, tx: &mut Transaction, amount: &Value) -> Result<()> {
+        let table = accounts().name;
+        let Value::Int(amount) = amount else { panic!("an amount is a number") };
+        match tx.get(&table, &[int(99)])? {
+            None => tx.insert(&table, vec![int(99), int(*amount), text("bank")]),
+            Some(row) => {
+                let Value::Int(before) = row[1] else { panic!("an amount is a number") };
+                tx.update(&table, &[int(99)], &[("amount", int(before + amount))])
+            }
+        }
+    }
+
+    fn transfer(&mut self, tx: &mut Transaction) -> Result<()> {
+        let table = accounts().name;
+        let (from, to) = (self.random.i64(0..KEYS), self.random.i64(0..KEYS));
+        let (Some(a), Some(b)) = (tx.get(&table, &[int(from)])?, tx.get(&table, &[int(to)])?) else { return Ok(()) };
+        if from == to {
+            return Ok(());
+        }
+        let (Value::Int(a), Value::Int(b)) = (&a[1], &b[1]) else { panic!("an amount is a number") };
+        tx.update(&table, &[int(from)], &[("amount", int(a - 7))])?;
+        tx.update(&table, &[int(to)], &[("amount", int(b + 7))])
+    }
+}

@@ -1,0 +1,106 @@
+//! The memory engine's own DDL: a definition as text that another memory store understands.
+//!
+//! Parts are separated by a control character, so that names may hold anything else.
+
+use godwit_model::{Column, Error, Result, SchemaItem, Stage, Table, TableMapping, TableName, UniqueKey, codes};
+
+use super::heap::Heap;
+use super::spec::TableSpec;
+use super::state::State;
+
+const SEPARATOR: char = '\u{1f}';
+
+/// The steps that make the table elsewhere under its mapped names: the table first, each unique constraint after the load.
+pub(super) fn items(spec: &TableSpec, mapping: &TableMapping) -> Vec<SchemaItem> {
+    let mut sql = vec![line(&["table", &mapping.target.schema, &mapping.target.name])];
+    for column in &mapping.columns {
+        let source = spec.index_of(&column.source).expect("a mapping names the table's own columns");
+        let nullable = if spec.columns[source].nullable { "null" } else { "not null" };
+        let large = if spec.large.contains(&column.source) { "large" } else { "" };
+        sql.push(line(&["column", &column.target, &column.type_name, nullable, large]));
+    }
+    sql.push(line(&[&["key"], mapping.key_targets().as_slice()].concat()));
+    sql.push(line(&["folds", if spec.folds_case { "yes" } else { "" }]));
+    sql.push(line(&["full", if spec.full_old_images { "yes" } else { "" }]));
+    let id = format!("TABLE {}", mapping.target);
+    let mut items = vec![SchemaItem { id, stage: Stage::BeforeLoad, table: Some(mapping.target.clone()), sql }];
+    items.extend(spec.uniques.iter().filter_map(|unique| unique_item(spec, mapping, unique)));
+    items
+}
+
+/// None where one of its columns is left out.
+fn unique_item(spec: &TableSpec, mapping: &TableMapping, unique: &UniqueKey) -> Option<SchemaItem> {
+    let target = |index: &usize| {
+        let source = &spec.columns[*index].name;
+        mapping.columns.iter().find(|column| column.source == *source).map(|column| column.target.as_str())
+    };
+    let columns = unique.columns.iter().map(target).collect::<Option<Vec<_>>>()?;
+    let table = &mapping.target;
+    let sql = line(&[&["unique", &table.schema, &table.name, &unique.name], columns.as_slice()].concat());
+    let id = format!("UNIQUE {table} {}", unique.name);
+    Some(SchemaItem { id, stage: Stage::AfterLoad, table: Some(table.clone()), sql: vec![sql] })
+}
+
+fn line(parts: &[&str]) -> String {
+    parts.join(&SEPARATOR.to_string())
+}
+
+/// Runs one step. `file` is the number of a new table's heap.
+pub(super) fn perform(state: &mut State, item: &SchemaItem, file: u64) -> Result<()> {
+    let Some(first) = item.sql.first() else { return Ok(()) };
+    let parts: Vec<&str> = first.split(SEPARATOR).collect();
+    match parts.as_slice() {
+        ["table", schema, name] => create(state, TableSpec::new(schema, name), &item.sql[1..], file),
+        ["unique", schema, table, name, columns @ ..] => add_unique(state, &TableName::new(*schema, *table), name, columns),
+        _ => Err(refused(first)),
+    }
+}
+
+fn create(state: &mut State, mut spec: TableSpec, lines: &[String], file: u64) -> Result<()> {
+    if state.tables.contains_key(&spec.name) {
+        return Err(Error::new(&codes::SERVER_REFUSED, format!("table {} is there already", spec.name)));
+    }
+    for text in lines {
+        match text.split(SEPARATOR).collect::<Vec<_>>().as_slice() {
+            ["column", name, type_name, nullable, large] => {
+                let column = Column {
+                    name: (*name).to_owned(),
+                    type_name: (*type_name).to_owned(),
+                    nullable: *nullable == "null",
+                    generated: false,
+                };
+                spec.columns.push(column);
+                if *large == "large" {
+                    spec.large.push((*name).to_owned());
+                }
+            }
+            ["key", names @ ..] => spec = spec.key(names),
+            ["folds", answer] => spec.folds_case = *answer == "yes",
+            ["full", answer] => spec.full_old_images = *answer == "yes",
+            _ => return Err(refused(text)),
+        }
+    }
+    state.tables.insert(spec.name.clone(), Heap::new(spec, file).into());
+    Ok(())
+}
+
+fn add_unique(state: &mut State, table: &TableName, name: &str, columns: &[&str]) -> Result<()> {
+    let heap = state.heap(table)?;
+    if heap.spec.uniques.iter().any(|unique| unique.name == name) {
+        return Err(Error::new(&codes::SERVER_REFUSED, format!("unique constraint `{name}` is there already")));
+    }
+    let spec = (*heap.spec).clone().unique(name, columns);
+    let next = heap.reshaped(spec, Clone::clone)?;
+    state.tables.insert(table.clone(), next.into());
+    Ok(())
+}
+
+fn refused(text: &str) -> Error {
+    let word = text.split(SEPARATOR).next().unwrap_or_default();
+    Error::new(&codes::SERVER_REFUSED, format!("the memory engine does not know `{word}`"))
+}
+
+/// A heap's table in the words all engines share.
+pub(super) fn describe(heap: &Heap) -> Table {
+    heap.spec.table(heap.rows.len() as u64, heap.weight())
+}

@@ -1,0 +1,233 @@
+//! The store as a source.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use godwit_model::{
+    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue,
+    Snapshot, Source, SourceNeeds, Table, TableMapping, TableName, Task, TaskName, Trace, Value, codes,
+};
+
+use super::examiner::MemoryExaminer;
+use super::log::{ReplicationSlot, place, position};
+use super::schema_text;
+use super::snapshot::{MemorySnapshot, columns};
+use super::store::{Core, MemoryStore};
+use super::stream::{MemoryStream, Start};
+
+/// How a source behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceOptions {
+    /// Whether `establish` gives the snapshot that shows exactly P0.
+    pub exact_snapshot: bool,
+    /// A transaction under way is streamed once it holds more changes than this; None: never.
+    pub stream_after: Option<usize>,
+    /// Most changes in one batch.
+    pub batch_changes: usize,
+    /// Whether the stream says so when it has read to the end and found nothing of interest.
+    pub idle: bool,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        SourceOptions { exact_snapshot: true, stream_after: None, batch_changes: 16, idle: true }
+    }
+}
+
+/// How long `changes` waits for an older stream to go away before it says "busy".
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) struct MemorySource {
+    store: MemoryStore,
+    slot: String,
+    options: SourceOptions,
+    examiner: MemoryExaminer,
+}
+
+impl MemorySource {
+    pub fn new(store: MemoryStore, task: TaskName, options: SourceOptions) -> Self {
+        let examiner = MemoryExaminer::new(store.clone());
+        MemorySource { store, slot: format!("godwit_{task}"), options, examiner }
+    }
+
+    fn open_snapshot(&self, core: &Core, exact: bool) -> Result<Box<dyn Snapshot>> {
+        let generation = core.connect()?;
+        let state = core.committed.clone();
+        Ok(Box::new(MemorySnapshot { store: self.store.clone(), state, generation, exact, taken_at: Instant::now() }))
+    }
+
+    fn check_known(&self, core: &Core, known: &Position) -> Result<()> {
+        let known = place(known)?;
+        let slot = core.log.slots.get(&self.slot).ok_or_else(|| self.lost())?;
+        if known > core.log.end {
+            return Err(behind());
+        }
+        if slot.created > known { Err(self.lost()) } else { Ok(()) }
+    }
+
+    fn lost(&self) -> Error {
+        Error::new(&codes::POSITION_LOST, format!("replication slot {} is gone or was made anew", self.slot))
+            .remedy("run with --resync to make the target equal again")
+    }
+
+    /// Takes the slot for a new stream. None: another one reads it.
+    fn try_start(&self, core: &mut Core, from: &Position, tables: &[Arc<Table>]) -> Result<Option<(u64, Start)>> {
+        let generation = core.connect()?;
+        let from = place(from)?;
+        if from > core.log.end {
+            return Err(behind());
+        }
+        let confirmed = match core.log.slots.get(&self.slot) {
+            Some(slot) if slot.confirmed <= from => slot.confirmed,
+            _ => return Err(self.lost()),
+        };
+        let reader = core.next_transaction().0;
+        let restart = core.log.restart(confirmed);
+        let slot = core.log.slots.get_mut(&self.slot).ok_or_else(|| self.lost())?;
+        if slot.reader.is_some() {
+            return Ok(None);
+        }
+        slot.reader = Some(reader);
+        let tables = tables.iter().map(|table| table.name.clone()).collect();
+        Ok(Some((reader, Start { generation, from, restart, tables })))
+    }
+
+    async fn start(&self, from: &Position, tables: &[Arc<Table>]) -> Result<(u64, Start)> {
+        loop {
+            let mut news = self.store.news();
+            if let Some(started) = self.store.quiet(|core| self.try_start(core, from, tables))? {
+                return Ok(started);
+            }
+            news.changed().await.map_err(|_| Error::internal("the store is gone"))?;
+        }
+    }
+}
+
+fn behind() -> Error {
+    Error::new(&codes::SOURCE_CHANGED, "the source's log ends before the position that was read from it")
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    fn capabilities(&self) -> Capabilities {
+        capabilities(&self.store)
+    }
+
+    async fn check(&self, _needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
+        self.store.quiet(|core| core.connect().map(|_| core.findings.clone()))
+    }
+
+    async fn describe(&self, task: &Task) -> Result<Description> {
+        let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
+        let mut description = Description::default();
+        for heap in state.tables.values().filter(|heap| task.select.selects(&heap.spec.name)) {
+            let table = schema_text::describe(heap);
+            let mapping = TableMapping::resolve(&task.map, &table)?;
+            description.items.extend(schema_text::items(&heap.spec, &mapping));
+            description.tables.push(table);
+        }
+        Ok(description)
+    }
+
+    async fn establish(&self, _tables: &[Arc<Table>], known: Option<&Position>) -> Result<Established> {
+        self.store.change(|core| {
+            core.connect()?;
+            if let Some(known) = known {
+                self.check_known(core, known)?;
+                return Ok(Established { position: known.clone(), snapshot: None });
+            }
+            core.flush();
+            let now = core.log.end;
+            core.log.slots.insert(self.slot.clone(), ReplicationSlot { created: now, confirmed: now, reader: None });
+            let snapshot = if self.options.exact_snapshot { Some(self.open_snapshot(core, true)?) } else { None };
+            Ok(Established { position: position(now), snapshot })
+        })
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        self.store.quiet(|core| self.open_snapshot(core, false))
+    }
+
+    async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
+        let waited = tokio::time::timeout(TAKEOVER_PATIENCE, self.start(from, tables)).await;
+        let busy = || Error::new(&codes::BUSY, format!("another stream reads replication slot {}", self.slot));
+        let (reader, start) = waited.map_err(|_| busy())??;
+        Ok(Box::new(MemoryStream::new(self.store.clone(), self.slot.clone(), reader, start, self.options)))
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<()> {
+        self.store.change(|core| {
+            core.connect()?;
+            core.mark(marker);
+            Ok(())
+        })
+    }
+
+    async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {
+        let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
+        let heap = state.heap(&mapping.source)?;
+        let columns = columns(heap, mapping.columns.iter().map(|column| column.source.as_str()))?;
+        let mut found = RowBatch::new(columns.len());
+        for slot in keys.rows().filter_map(|key| heap.by_key(key)) {
+            found.push(columns.iter().map(|index| heap.rows[&slot][*index].clone()));
+        }
+        Ok(found)
+    }
+
+    async fn sequences(&self, _task: &Task) -> Result<Vec<SequenceValue>> {
+        self.store.quiet(|core| core.connect().map(|_| core.committed.sequences.values().cloned().collect()))
+    }
+
+    async fn backlog(&self) -> Result<Option<u64>> {
+        self.store.quiet(|core| core.connect().map(|_| Some(core.log.bytes())))
+    }
+
+    async fn set_read_only(&self, tables: &[Arc<Table>], on: bool) -> Result<()> {
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        self.store.change(|core| {
+            core.connect()?;
+            match on {
+                true => core.read_only.extend(names),
+                false => names.iter().for_each(|name| {
+                    core.read_only.remove(name);
+                }),
+            }
+            Ok(())
+        })
+    }
+
+    async fn traces(&self) -> Result<Vec<Trace>> {
+        self.store.quiet(|core| {
+            core.connect()?;
+            let what = format!("replication slot {}", self.slot);
+            Ok(core.log.slots.contains_key(&self.slot).then_some(Trace { what }).into_iter().collect())
+        })
+    }
+
+    async fn remove_traces(&self) -> Result<()> {
+        self.store.change(|core| {
+            core.connect()?;
+            core.log.slots.remove(&self.slot);
+            core.log.trim();
+            Ok(())
+        })
+    }
+
+    fn examiner(&self) -> &dyn Examiner {
+        &self.examiner
+    }
+}
+
+pub(super) fn capabilities(store: &MemoryStore) -> Capabilities {
+    let identity = store.quiet(|core| core.identity.clone());
+    Capabilities { dialect: "memory", identity, version: "memory 1".to_owned() }
+}
+
+/// Whether a sequence at `a` is behind `b`; what is no number is never behind.
+pub(super) fn is_behind(a: &SequenceValue, b: &SequenceValue) -> bool {
+    match (&a.last, &b.last) {
+        (Value::Int(x), Value::Int(y)) => (x, a.called) < (y, b.called),
+        _ => false,
+    }
+}

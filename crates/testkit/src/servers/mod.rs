@@ -1,0 +1,24 @@
+//! Private real servers for tests: free port, temporary data, gone when the test process is gone.
+//!
+//! A server runs from the cache that `scripts/supply` fills. It belongs to the value that started it; a watcher
+//! process stops it and removes its data should this process die without dropping that value, by `kill -9` or by
+//! leaving a `static` behind. As root the server runs as `nobody`, because PostgreSQL refuses root.
+//!
+//! Every call here blocks; starting takes some tenths of a second.
+
+mod cache;
+mod postgres;
+mod postgres_options;
+mod processes;
+mod shared;
+mod simple_query;
+mod template;
+#[cfg(test)]
+mod tests;
+mod user;
+mod watcher;
+
+pub use cache::tool;
+pub use postgres::Postgres;
+pub use postgres_options::PostgresOptions;
+pub use shared::shared;
