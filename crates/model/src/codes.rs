@@ -26,6 +26,7 @@ codes! {
     TASK_UNSUPPORTED = 1009, Input, "the task asks for what this version does not do";
     USAGE = 1010, Input, "the command line is wrong";
     SAME_STORE = 1011, Input, "source and target are the same store";
+    TASK_VALUE = 1012, Input, "a value in the task file is not one it may have";
     // 2xxx
     UNREACHABLE = 2001, Transient, "an endpoint cannot be reached";
     AUTHENTICATION = 2002, Input, "an endpoint refused the credentials";
@@ -40,6 +41,7 @@ codes! {
     NOT_A_DATABASE = 2011, Input, "the file is not such a database";
     BUSY = 2012, Transient, "the store is busy or locked";
     FULL = 2013, Transient, "there is no space left";
+    DATABASE_MISSING = 2014, Input, "the database is not there";
     // 3xxx
     TABLE_MISSING = 3001, Person, "a selected table is not there";
     TARGET_NOT_EMPTY = 3002, Input, "a target table already holds rows";
@@ -63,7 +65,7 @@ codes! {
     VALUE_TOO_LARGE = 4008, Person, "a value exceeds the memory limit";
     SOURCE_BUDGET = 4009, Person, "the source's log reached its budget";
     KEY_EXISTS = 4010, Person, "a key that is loaded is already in the target";
-    CHUNK_STALE = 4011, Transient, "a table was rewritten while it was copied";
+    LOAD_TORN = 4011, Person, "the copy of a table without a key was interrupted";
     // 5xxx
     STATE_LOST = 5001, Person, "the state of this task is not where it should be";
     STATE_OTHER = 5002, Input, "the state belongs to a task that differs";

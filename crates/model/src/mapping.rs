@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::codes;
 use crate::error::{Error, Result};
-use crate::name::{TableName, glob_captures};
+use crate::name::{TableName, glob_captures, glob_fill};
 use crate::schema::Table;
 use crate::task::{ColumnRule, MapRule};
 
@@ -39,7 +39,7 @@ impl TableMapping {
         for rule in rules {
             let Some(captures) = captures(&rule.from, &table.name) else { continue };
             if let Some(to) = &rule.to {
-                target = TableName::new(fill(&to.schema, &captures.0), fill(&to.name, &captures.1));
+                target = TableName::new(glob_fill(&to.schema, &captures.0), glob_fill(&to.name, &captures.1));
             }
             for (column, what) in &rule.columns {
                 if table.column(column).is_none() {
@@ -129,11 +129,6 @@ fn distinct<'a>(table: &TableName, names: impl Iterator<Item = &'a str>) -> Resu
 
 fn captures(from: &TableName, table: &TableName) -> Option<(String, String)> {
     Some((glob_captures(&from.schema, &table.schema)?, glob_captures(&from.name, &table.name)?))
-}
-
-/// Puts what the star of `from` covered in place of the star of `to`.
-fn fill(pattern: &str, covered: &str) -> String {
-    pattern.replacen('*', covered, 1)
 }
 
 #[cfg(test)]

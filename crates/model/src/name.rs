@@ -22,15 +22,17 @@ impl fmt::Display for TableName {
 }
 
 /// Whether `pattern`, in which `*` stands for any run of characters, covers the whole of `text`. Case counts.
+/// A backslash takes the star, dot or backslash after it literally.
 pub fn glob_matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let pattern = glob_pieces(pattern);
+    let text: Vec<char> = text.chars().collect();
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
-        if p < pattern.len() && pattern[p] == b'*' {
+        if pattern.get(p) == Some(&GlobPiece::Star) {
             star = Some((p, t));
             p += 1;
-        } else if p < pattern.len() && pattern[p] == text[t] {
+        } else if pattern.get(p) == Some(&GlobPiece::Literal(text[t])) {
             p += 1;
             t += 1;
         } else if let Some((star_p, star_t)) = star {
@@ -41,14 +43,67 @@ pub fn glob_matches(pattern: &str, text: &str) -> bool {
             return false;
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    pattern[p..].iter().all(|piece| *piece == GlobPiece::Star)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum GlobPiece {
+    Star,
+    Literal(char),
+}
+
+fn glob_pieces(pattern: &str) -> Vec<GlobPiece> {
+    let mut pieces = Vec::with_capacity(pattern.len());
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        pieces.push(match c {
+            '*' => GlobPiece::Star,
+            '\\' => GlobPiece::Literal(characters.next().unwrap_or('\\')),
+            c => GlobPiece::Literal(c),
+        });
+    }
+    pieces
+}
+
+/// Splits `schema.table` of globs at the first dot that is no literal one; None without such a dot.
+pub(crate) fn glob_split(pattern: &str) -> Option<(&str, &str)> {
+    let mut escaped = false;
+    let at = pattern.char_indices().find_map(|(at, c)| {
+        let found = c == '.' && !escaped;
+        escaped = c == '\\' && !escaped;
+        found.then_some(at)
+    })?;
+    Some((&pattern[..at], &pattern[at + 1..]))
 }
 
 /// What the one `*` of `pattern` covers in `text` (empty without a star); None: no match.
 pub fn glob_captures(pattern: &str, text: &str) -> Option<String> {
-    match pattern.split_once('*') {
-        None => (pattern == text).then(String::new),
-        Some((before, after)) => Some(text.strip_prefix(before)?.strip_suffix(after)?.to_owned()),
+    let pieces = glob_pieces(pattern);
+    let literal = |pieces: &[GlobPiece]| pieces.iter().filter_map(GlobPiece::literal).collect::<String>();
+    match pieces.iter().position(|piece| *piece == GlobPiece::Star) {
+        None => (literal(&pieces) == text).then(String::new),
+        Some(at) => Some(text.strip_prefix(&literal(&pieces[..at]))?.strip_suffix(&literal(&pieces[at + 1..]))?.to_owned()),
+    }
+}
+
+/// `pattern` with its one `*` replaced by what another's covered.
+pub(crate) fn glob_fill(pattern: &str, covered: &str) -> String {
+    let mut filled = String::with_capacity(pattern.len() + covered.len());
+    for piece in glob_pieces(pattern) {
+        match piece {
+            GlobPiece::Star => filled.push_str(covered),
+            GlobPiece::Literal(c) => filled.push(c),
+        }
+    }
+    filled
+}
+
+impl GlobPiece {
+    fn literal(&self) -> Option<char> {
+        match self {
+            GlobPiece::Star => None,
+            GlobPiece::Literal(c) => Some(*c),
+        }
     }
 }
 
@@ -65,5 +120,15 @@ mod tests {
         assert!(!matches("public.*_tmp", "public.tmp"));
         assert!(matches("public.*_tmp", "public._tmp"));
         assert!(!matches("Public.*", "public.a"));
+    }
+
+    #[test]
+    fn a_backslash_makes_the_next_character_literal() {
+        assert!(matches("a\\*", "a*"));
+        assert!(!matches("a\\*", "ab"));
+        assert!(matches("a\\\\*", "a\\b"));
+        assert_eq!(super::glob_captures("x\\*y*", "x*yzz").as_deref(), Some("zz"));
+        assert_eq!(super::glob_fill("\\*a*", "b"), "*ab");
+        assert_eq!(super::glob_split("a\\.b.c"), Some(("a\\.b", "c")));
     }
 }

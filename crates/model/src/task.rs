@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::name::TableName;
+use crate::name::{TableName, glob_matches, glob_split};
 
 /// Identity of a task: names its state, slot, publication and checkpoint. Lower-case letters, digits and `_`, 1 to 40
 /// long, beginning with a letter (so that `godwit_<name>` is a name in every store).
@@ -139,7 +139,7 @@ pub enum Existing {
     Replace,
 }
 
-/// Which tables: globs over `schema.table`. No `tables` means all that the engine calls a user's.
+/// Which tables: `schema.table`, each part a glob (a literal dot, star or backslash has a backslash before it). No `tables` means all that the engine calls a user's.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Selection {
     pub tables: Vec<String>,
@@ -148,8 +148,10 @@ pub struct Selection {
 
 impl Selection {
     pub fn selects(&self, table: &TableName) -> bool {
-        let text = table.to_string();
-        let matches = |pattern: &String| crate::glob_matches(pattern, &text);
+        let matches = |pattern: &String| match glob_split(pattern) {
+            Some((schema, name)) => glob_matches(schema, &table.schema) && glob_matches(name, &table.name),
+            None => glob_matches(pattern, &table.to_string()),
+        };
         (self.tables.is_empty() || self.tables.iter().any(matches)) && !self.except.iter().any(matches)
     }
 }
@@ -157,7 +159,7 @@ impl Selection {
 /// One rule of `map`; the last rule that matches a table decides its name, rules with columns add up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MapRule {
-    /// `schema.table`, each part a name or with one `*`.
+    /// `schema.table`, each part a name or with one `*`; a literal dot, star or backslash has a backslash before it.
     pub from: TableName,
     /// None keeps the names.
     pub to: Option<TableName>,

@@ -111,6 +111,11 @@ impl Running {
         self.status.borrow().clone()
     }
 
+    /// Whether the work has ended, by itself or by an error. Nothing may be waited for then.
+    pub fn is_over(&self) -> bool {
+        self.supervisor.is_finished()
+    }
+
     /// Waits for the goal, or for the error that ends the task before. Safe to drop.
     pub async fn reach(&mut self, until: Until) -> Result<()> {
         let reached = |status: &Status| match until {

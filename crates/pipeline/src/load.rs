@@ -76,8 +76,15 @@ impl Loader {
         failpoint("load.snapshot.opened");
         let view = Arc::new(Mutex::new(view));
 
+        let (keyed, keyless): (Vec<_>, Vec<_>) = loader.routes.iter().partition(|route| route.mapping.has_key());
         let mut jobs = Vec::new();
-        for route in &loader.routes {
+        for route in keyless {
+            jobs.extend(loader.plan(facts, route, &view).await?);
+        }
+        // first and alone: the exact snapshot may not be renewed before they are whole
+        let torn = loader.clone().round(std::mem::take(&mut jobs), view.clone()).await?;
+        torn.first().map_or(Ok(()), |route| Err(torn_copy(&route.table.name)))?;
+        for route in keyed {
             jobs.extend(loader.plan(facts, route, &view).await?);
         }
         loop {
@@ -85,6 +92,8 @@ impl Loader {
             if stale.is_empty() {
                 break;
             }
+            // an older snapshot may see a rewritten table as empty
+            loader.renew(&mut *view.lock().await).await?;
             for route in stale {
                 jobs.extend(loader.plan_anew(facts, &route, &view).await?);
             }
@@ -104,7 +113,7 @@ impl Loader {
                 None => false,
             };
             if !whole {
-                return Err(torn(&route.table.name));
+                return Err(torn_copy(&route.table.name));
             }
         }
         Ok(())
@@ -130,9 +139,6 @@ impl Loader {
     }
 
     async fn plan_anew(&self, facts: &mut Facts, route: &Route, view: &Mutex<View>) -> Result<Vec<Job>> {
-        if !route.mapping.has_key() {
-            return Err(torn(&route.table.name));
-        }
         let generation = facts.plan(&route.table.name)?.map_or(1, |plan| plan.generation + 1);
         let plan = self.make_plan(facts, route, view, generation).await?;
         let all: Vec<usize> = (0..plan.chunks.len()).collect();
@@ -190,14 +196,18 @@ impl Loader {
         Ok(written)
     }
 
-    /// The snapshot to read from, renewed when it is too old. Tables without a key stay with the exact one.
+    /// The snapshot to read from, renewed when it is too old.
     async fn snapshot(&self, view: &Mutex<View>, may_renew: bool) -> Result<Arc<dyn Snapshot>> {
         let mut view = view.lock().await;
         if may_renew && view.snapshot.taken_at().elapsed() > self.snapshot_age {
-            view.snapshot = Arc::from(self.source.snapshot().await?);
-            self.note_exactness(&mut view).await?;
+            self.renew(&mut view).await?;
         }
         Ok(view.snapshot.clone())
+    }
+
+    async fn renew(&self, view: &mut View) -> Result<()> {
+        view.snapshot = Arc::from(self.source.snapshot().await?);
+        self.note_exactness(view).await
     }
 
     /// Recorded before the first row of an inexact snapshot is written.
@@ -217,7 +227,7 @@ fn jobs(route: &Route, plan: &Plan, missing: &[usize]) -> Vec<Job> {
     missing.iter().rev().map(job).collect()
 }
 
-fn torn(table: &TableName) -> Error {
+fn torn_copy(table: &TableName) -> Error {
     Error::new(&codes::LOAD_TORN, "the copy of a table without a key was interrupted and cannot be continued")
         .at(format!("table {table}"))
         .remedy("start anew with `run --resync`, or give the table a key")

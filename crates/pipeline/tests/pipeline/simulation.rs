@@ -21,18 +21,24 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn random_histories_with_faults_end_equal_and_never_torn() {
-    for seed in seeds() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            runtime.block_on(async {
-                // by the runtime's own clock, which runs ahead whenever all wait
-                tokio::time::timeout(Duration::from_secs(24 * 3600), history(seed)).await.expect("the task makes progress")
-            })
-        }));
-        if let Err(panic) = result {
-            eprintln!("seed {seed} failed");
-            std::panic::resume_unwind(panic);
+    let seeds = seeds();
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let mine = seeds.clone().filter(move |seed| seed % threads == thread);
+            scope.spawn(move || mine.for_each(run));
         }
+    });
+}
+
+fn run(seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    // by the runtime's own clock, which runs ahead whenever all wait
+    let bounded = async { tokio::time::timeout(Duration::from_secs(3600), history(seed)).await.expect("the task makes progress") };
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(bounded)));
+    if let Err(panic) = result {
+        eprintln!("GODWIT_SEED={seed} fails");
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -1,0 +1,268 @@
+//! The one applier of a task: a session, an open transaction, a savepoint per group.
+//!
+//! Everything of a group is sent before the first answer is awaited, and every answer is read before the group is
+//! judged. Commits are asynchronous; `durable` writes one tiny synchronous transaction behind them, whose flush covers
+//! them all.
+
+use std::collections::HashMap;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::{MaybeDone, maybe_done};
+use futures_util::poll;
+use godwit_model::{
+    Applied, Applier, Checkpoint, Entry, Error, Group, Lease, Mismatch, Result, TableMapping, TableName, TableWrite, WriteKind, codes,
+    failpoint,
+};
+use tokio_postgres::Statement;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::piece::{Piece, cut};
+use super::statement::{TargetTable, build, row_columns};
+use super::table;
+use crate::connect::Session;
+use crate::{error, lease, writer};
+
+/// Statements kept prepared; column sets of partial updates can be many, and each costs memory on the server.
+const MOST_STATEMENTS: usize = 1000;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct StatementKey {
+    table: TableName,
+    kind: u8,
+    columns: Vec<usize>,
+}
+
+struct KnownTable {
+    mapping: Arc<TableMapping>,
+    target: TargetTable,
+}
+
+pub(crate) struct PostgresApplier {
+    session: Session,
+    lease: Lease,
+    /// Whether a transaction is open; if so, with the last group's savepoint still set.
+    open: bool,
+    tables: HashMap<TableName, KnownTable>,
+    statements: HashMap<StatementKey, Statement>,
+    move_checkpoint: Statement,
+}
+
+/// Row counts of a generic plan are guesses; an index is always right here, because every write goes by key.
+const SETTINGS: &str = "SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+     SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; SET jit = off";
+
+impl PostgresApplier {
+    pub(crate) async fn open(session: Session, lease: &Lease, mappings: &[Arc<TableMapping>]) -> Result<Self> {
+        session.batch_execute(SETTINGS).await.map_err(error::from_server)?;
+        let move_checkpoint = session.prepare(lease::MOVE_CHECKPOINT).await.map_err(error::from_server)?;
+        let mut applier = PostgresApplier {
+            session,
+            lease: lease.clone(),
+            open: false,
+            tables: HashMap::new(),
+            statements: HashMap::new(),
+            move_checkpoint,
+        };
+        for mapping in mappings {
+            applier.know(mapping).await?;
+        }
+        Ok(applier)
+    }
+
+    /// Reads the target table unless it is known under this very mapping.
+    async fn know(&mut self, mapping: &Arc<TableMapping>) -> Result<()> {
+        if self.tables.get(&mapping.target).is_some_and(|known| Arc::ptr_eq(&known.mapping, mapping) || known.mapping == *mapping) {
+            return Ok(());
+        }
+        let target = table::read(&self.session, mapping).await?;
+        self.statements.retain(|key, _| key.table != mapping.target);
+        self.tables.insert(mapping.target.clone(), KnownTable { mapping: mapping.clone(), target });
+        Ok(())
+    }
+
+    async fn prepared(&mut self, write: &TableWrite) -> Result<Statement> {
+        let key = StatementKey { table: write.mapping.target.clone(), kind: write.kind as u8, columns: write.columns.clone() };
+        if let Some(statement) = self.statements.get(&key) {
+            return Ok(statement.clone());
+        }
+        self.know(&write.mapping).await?;
+        let target = &self.tables.get(&write.mapping.target).expect("the table is known by now").target;
+        let sql = build(target, write.kind, &write.columns);
+        let width = if write.kind == WriteKind::Truncate { 0 } else { row_columns(write.kind, &target.key, &write.columns).len() };
+        let statement = self.session.prepare_typed(&sql, &vec![Type::TEXT; width]).await.map_err(error::from_server)?;
+        if self.statements.len() >= MOST_STATEMENTS {
+            self.statements.clear();
+        }
+        self.statements.insert(key, statement.clone());
+        Ok(statement)
+    }
+
+    /// Opens the transaction if need be and sets the savepoint of a new group.
+    fn opening(&self, origin: &str) -> String {
+        let before = if self.open { "RELEASE SAVEPOINT godwit_group".to_owned() } else { self.begin(origin) };
+        format!("{before}; SAVEPOINT godwit_group; SET CONSTRAINTS ALL DEFERRED")
+    }
+
+    fn begin(&self, origin: &str) -> String {
+        format!("BEGIN; {}", writer::provenance(&self.lease.task, origin))
+    }
+
+    async fn undo_group(&mut self) -> Result<()> {
+        self.session.batch_execute("ROLLBACK TO SAVEPOINT godwit_group").await.map_err(error::from_server)
+    }
+
+    /// Sends all pieces, then reads all answers. The rows each write touched, or the first refusal.
+    async fn run(&self, opening: &str, pieces: &[Piece], statements: &[Statement]) -> Result<Vec<u64>, Refusal> {
+        let mut opened = pin!(maybe_done(self.session.batch_execute(opening)));
+        // The first poll puts a message on its way.
+        let _ = poll!(&mut opened);
+        let mut sent = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let parameters: Vec<&(dyn ToSql + Sync)> = piece.parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
+            let statement = &statements[piece.write];
+            let mut answer = Box::pin(maybe_done(async move { self.session.execute(statement, &parameters).await }));
+            let _ = poll!(&mut answer);
+            sent.push(answer);
+        }
+        let mut settled = pin!(maybe_done(self.session.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")));
+        let _ = poll!(&mut settled);
+        let opened = answer_of(opened).await;
+        let mut touched = vec![0; statements.len()];
+        let mut refusal = None;
+        for (piece, answer) in pieces.iter().zip(&mut sent) {
+            match answer_of(answer.as_mut()).await {
+                Ok(rows) => touched[piece.write] += rows,
+                Err(problem) => refusal = refusal.or(Some(Refusal { write: Some(piece.write), problem })),
+            }
+        }
+        let settled = answer_of(settled).await;
+        opened.map_err(|problem| Refusal { write: None, problem })?;
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => settled.map(|()| touched).map_err(|problem| Refusal { write: statements.len().checked_sub(1), problem }),
+        }
+    }
+
+    async fn refused(&mut self, group: &Group, refusal: Refusal) -> Result<Applied> {
+        let Some(write) = refusal.write else { return Err(error::from_server(refusal.problem)) };
+        self.open = true;
+        let can_go_on = writer::is_refusal(&refusal.problem);
+        let place = group.writes.get(write).map(|write| format!("table {}", write.mapping.target));
+        let error = writer::refusal(refusal.problem).at_least_at(|| place.unwrap_or_else(|| "the target".to_owned()));
+        if !can_go_on {
+            return Err(error);
+        }
+        self.undo_group().await?;
+        Ok(Applied::Refused(error))
+    }
+
+    /// Why the checkpoint did not move.
+    async fn unmoved(&mut self) -> Error {
+        if let Err(problem) = self.session.batch_execute("ROLLBACK").await {
+            return error::from_server(problem);
+        }
+        self.open = false;
+        match lease::read(&self.session, &self.lease.task).await {
+            Err(error) => error,
+            Ok(Some(record)) if record.epoch == self.lease.epoch => {
+                Error::new(&codes::TARGET_CHANGED, "the checkpoint in the target is not the one this process moved last")
+                    .at("table godwit.lease")
+                    .effect("the transaction was rolled back")
+                    .remedy("find out who changed the row or restored the target, then run again")
+            }
+            Ok(_) => lease::lost(&self.lease),
+        }
+    }
+}
+
+/// The first write that failed; None: the transaction did not even open.
+struct Refusal {
+    write: Option<usize>,
+    problem: tokio_postgres::Error,
+}
+
+async fn answer_of<F: Future>(mut answer: Pin<&mut MaybeDone<F>>) -> F::Output {
+    answer.as_mut().await;
+    answer.take_output().expect("the answer was awaited")
+}
+
+fn unexpected(group: &Group, touched: &[u64]) -> Option<Mismatch> {
+    let counted = |write: &TableWrite| write.strict && write.kind != WriteKind::Truncate;
+    let mut writes = group.writes.iter().zip(touched).enumerate();
+    writes.find_map(|(index, (write, touched))| {
+        let expected = write.rows.len() as u64;
+        (counted(write) && *touched != expected).then_some(Mismatch { write: index, expected, touched: *touched })
+    })
+}
+
+#[async_trait]
+impl Applier for PostgresApplier {
+    async fn apply(&mut self, group: &Group) -> Result<Applied> {
+        let mut statements = Vec::with_capacity(group.writes.len());
+        let mut pieces = Vec::new();
+        for (index, write) in group.writes.iter().enumerate() {
+            statements.push(self.prepared(write).await?);
+            pieces.extend(cut(index, write)?);
+        }
+        let opening = self.opening(&group.origin);
+        let touched = match self.run(&opening, &pieces, &statements).await {
+            Ok(touched) => touched,
+            Err(refusal) => return self.refused(group, refusal).await,
+        };
+        self.open = true;
+        let Some(mismatch) = unexpected(group, &touched) else { return Ok(Applied::AsExpected) };
+        self.undo_group().await?;
+        Ok(Applied::Unexpected(mismatch))
+    }
+
+    async fn commit(&mut self, previous: Option<&Checkpoint>, next: &Checkpoint, entries: &[Entry]) -> Result<()> {
+        if !self.open {
+            self.session.batch_execute(&self.begin("")).await.map_err(error::from_server)?;
+            self.open = true;
+        }
+        lease::write_entries(&self.session, &self.lease.task, entries).await?;
+        let epoch = lease::to_signed(self.lease.epoch)?;
+        let sequence = lease::to_signed(next.sequence.0)?;
+        let old_position = previous.map(|old| old.position.0.to_vec());
+        let old_log = previous.map(lease::log_bytes);
+        let old_sequence = previous.map(|old| lease::to_signed(old.sequence.0)).transpose()?;
+        let (task, position, log) = (self.lease.task.as_str(), &next.position.0[..], lease::log_bytes(next));
+        let parameters: [&(dyn ToSql + Sync); 8] = [&task, &epoch, &position, &log, &sequence, &old_position, &old_log, &old_sequence];
+        let (moved, committed) = {
+            let mut moved = pin!(maybe_done(self.session.query_one(&self.move_checkpoint, &parameters)));
+            let _ = poll!(&mut moved);
+            let mut committed = pin!(maybe_done(self.session.batch_execute("COMMIT")));
+            let _ = poll!(&mut committed);
+            failpoint("apply.commit.sent");
+            (answer_of(moved).await, answer_of(committed).await)
+        };
+        match moved {
+            Err(problem) if writer::is_division_by_zero(&problem) => Err(self.unmoved().await),
+            Err(problem) => Err(error::from_server(problem)),
+            Ok(_) => {
+                committed.map_err(error::from_server)?;
+                self.open = false;
+                Ok(())
+            }
+        }
+    }
+
+    async fn durable(&mut self) -> Result<()> {
+        if self.open {
+            return Err(Error::internal("durability was asked for inside a transaction"));
+        }
+        // A transaction that writes nothing to the log would not flush it.
+        let sql = "BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'godwit_flush', ''); COMMIT";
+        self.session.batch_execute(sql).await.map_err(error::from_server)
+    }
+
+    async fn abandon(&mut self) -> Result<()> {
+        if self.open {
+            self.session.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
+            self.open = false;
+        }
+        Ok(())
+    }
+}

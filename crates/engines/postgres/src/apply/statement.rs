@@ -1,0 +1,225 @@
+//! The SQL of set-based writes, built from names and types alone.
+//!
+//! Every statement takes one parameter of type text per column: an array literal that the server turns into an array of
+//! the column's own type without a type modifier, so that a length or scale is checked by assignment and never by a
+//! cast, which would cut in silence. Columns that are arrays themselves (`unnest` would flatten them), or whose type has
+//! no array, travel as arrays of text and are turned element by element.
+
+use godwit_model::{TableName, WriteKind};
+
+use crate::quote;
+
+/// What a statement must know of a target column.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TargetColumn {
+    pub(crate) name: String,
+    /// Without a type modifier, usable in a cast.
+    pub(crate) base_type: String,
+    /// Whether arrays of this type exist and `unnest` gives its values back.
+    pub(crate) in_arrays: bool,
+    /// The equality of the key's index, `pg_catalog.=`; None outside of the key.
+    pub(crate) equality: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TargetTable {
+    pub(crate) name: TableName,
+    /// Whether inheritance children hang below that must not be touched (never for partitioned tables).
+    pub(crate) only: bool,
+    /// Whether foreign keys of other tables point here: TRUNCATE then refuses.
+    pub(crate) referenced: bool,
+    /// In the mapping's order.
+    pub(crate) columns: Vec<TargetColumn>,
+    pub(crate) key: Vec<usize>,
+}
+
+impl TargetTable {
+    fn sql_name(&self) -> String {
+        let only = if self.only { "ONLY " } else { "" };
+        format!("{only}{}", quote::table(&self.name))
+    }
+
+    fn column(&self, index: usize) -> &TargetColumn {
+        &self.columns[index]
+    }
+
+    fn list(&self, indices: &[usize]) -> String {
+        indices.iter().map(|index| quote::identifier(&self.column(*index).name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The columns of the write's rows, in order.
+pub(crate) fn row_columns(kind: WriteKind, key: &[usize], columns: &[usize]) -> Vec<usize> {
+    match kind {
+        WriteKind::Insert | WriteKind::DeleteWhole | WriteKind::Truncate => columns.to_vec(),
+        WriteKind::Upsert | WriteKind::Update | WriteKind::Delete => key.iter().chain(columns).copied().collect(),
+        WriteKind::UpdateWhole => columns.iter().chain(columns).copied().collect(),
+    }
+}
+
+/// The statement for writes of this kind over these columns.
+pub(crate) fn build(table: &TargetTable, kind: WriteKind, columns: &[usize]) -> String {
+    match kind {
+        WriteKind::Insert => insert(table, columns),
+        WriteKind::Upsert => upsert(table, columns),
+        WriteKind::Update => update(table, columns),
+        WriteKind::Delete => delete(table),
+        WriteKind::DeleteWhole => delete_whole(table, columns),
+        WriteKind::UpdateWhole => update_whole(table, columns),
+        WriteKind::Truncate if table.referenced => format!("DELETE FROM {}", table.sql_name()),
+        WriteKind::Truncate => format!("TRUNCATE {}", table.sql_name()),
+    }
+}
+
+fn insert(table: &TargetTable, columns: &[usize]) -> String {
+    let from = unnest(table, columns);
+    format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {from}",
+        quote::table(&table.name),
+        table.list(columns),
+        values(table, columns, 0),
+    )
+}
+
+/// Rows hold the key and then `columns`, in which the key may stand again; it is written once.
+fn upsert(table: &TargetTable, columns: &[usize]) -> String {
+    let rest: Vec<usize> = columns.iter().copied().filter(|index| !table.key.contains(index)).collect();
+    let row = row_columns(WriteKind::Upsert, &table.key, columns);
+    let written: Vec<usize> = table.key.iter().chain(&rest).copied().collect();
+    let places = written.iter().map(|index| row.iter().position(|other| other == index).expect("written columns are in the row"));
+    let selected: Vec<String> = written.iter().zip(places).map(|(index, place)| value(table, *index, place)).collect();
+    format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) DO UPDATE SET {}",
+        quote::table(&table.name),
+        table.list(&written),
+        selected.join(", "),
+        unnest(table, &row),
+        table.list(&table.key),
+        overwrite(table, &rest),
+    )
+}
+
+/// The assignments of an upsert; a table of nothing but its key sets that, so that every row counts as touched.
+pub(crate) fn overwrite(table: &TargetTable, rest: &[usize]) -> String {
+    let set = if rest.is_empty() { &table.key[..] } else { rest };
+    let assignments = set.iter().map(|index| {
+        let name = quote::identifier(&table.column(*index).name);
+        format!("{name} = EXCLUDED.{name}")
+    });
+    assignments.collect::<Vec<_>>().join(", ")
+}
+
+fn update(table: &TargetTable, columns: &[usize]) -> String {
+    let row = row_columns(WriteKind::Update, &table.key, columns);
+    let assignments = columns.iter().enumerate().map(|(place, index)| {
+        format!("{} = {}", quote::identifier(&table.column(*index).name), value(table, *index, table.key.len() + place))
+    });
+    format!(
+        "UPDATE {} AS t SET {} FROM {} WHERE {}",
+        table.sql_name(),
+        assignments.collect::<Vec<_>>().join(", "),
+        unnest(table, &row),
+        same_key(table),
+    )
+}
+
+fn delete(table: &TargetTable) -> String {
+    format!("DELETE FROM {} AS t USING {} WHERE {}", table.sql_name(), unnest(table, &table.key), same_key(table))
+}
+
+fn delete_whole(table: &TargetTable, columns: &[usize]) -> String {
+    format!("DELETE FROM {} AS t WHERE {}", table.sql_name(), one_equal_row(table, columns))
+}
+
+fn update_whole(table: &TargetTable, columns: &[usize]) -> String {
+    let assignments = columns.iter().enumerate().map(|(place, index)| {
+        let column = table.column(*index);
+        format!("{} = {}", quote::identifier(&column.name), parameter(column, columns.len() + place))
+    });
+    format!("UPDATE {} AS t SET {} WHERE {}", table.sql_name(), assignments.collect::<Vec<_>>().join(", "), one_equal_row(table, columns))
+}
+
+/// Rows of a table without a key are told apart by their text, which is finer than any type's equality. The partition
+/// is part of the place, because every leaf counts its places from the start.
+fn one_equal_row(table: &TargetTable, columns: &[usize]) -> String {
+    let equal = columns.iter().enumerate().map(|(place, index)| {
+        let column = table.column(*index);
+        format!("w.{}::text IS NOT DISTINCT FROM {}::text", quote::identifier(&column.name), parameter(column, place))
+    });
+    let equal = equal.collect::<Vec<_>>().join(" AND ");
+    let from = table.sql_name();
+    if table.only {
+        format!("t.ctid = (SELECT w.ctid FROM {from} AS w WHERE {equal} LIMIT 1)")
+    } else {
+        format!("(t.tableoid, t.ctid) = (SELECT w.tableoid, w.ctid FROM {from} AS w WHERE {equal} LIMIT 1)")
+    }
+}
+
+/// A single value as a parameter.
+fn parameter(column: &TargetColumn, place: usize) -> String {
+    format!("(${}::text)::{}", place + 1, column.base_type)
+}
+
+/// `unnest(...) AS d(v0, v1 ...)`: the rows of a write as a table.
+pub(crate) fn unnest(table: &TargetTable, row: &[usize]) -> String {
+    let arrays = row.iter().enumerate().map(|(place, index)| {
+        let column = table.column(*index);
+        let element = if column.in_arrays { &column.base_type } else { "text" };
+        format!("(${}::text)::{element}[]", place + 1)
+    });
+    let names = (0..row.len()).map(|place| format!("v{place}"));
+    format!("ROWS FROM (unnest({})) AS d({})", arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "))
+}
+
+fn value(table: &TargetTable, index: usize, place: usize) -> String {
+    let column = table.column(index);
+    if column.in_arrays { format!("d.v{place}") } else { format!("d.v{place}::{}", column.base_type) }
+}
+
+fn values(table: &TargetTable, columns: &[usize], first: usize) -> String {
+    columns.iter().enumerate().map(|(place, index)| value(table, *index, first + place)).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) fn same_key(table: &TargetTable) -> String {
+    let equal = table.key.iter().enumerate().map(|(place, index)| {
+        let column = table.column(*index);
+        let operator = column.equality.as_deref().unwrap_or("pg_catalog.=");
+        format!("t.{} OPERATOR({operator}) {}", quote::identifier(&column.name), value(table, *index, place))
+    });
+    equal.collect::<Vec<_>>().join(" AND ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str, base_type: &str, in_arrays: bool) -> TargetColumn {
+        TargetColumn { name: name.into(), base_type: base_type.into(), in_arrays, equality: Some("pg_catalog.=".into()) }
+    }
+
+    fn table() -> TargetTable {
+        let columns = vec![column("id", "integer", true), column("Tags", "text[]", false)];
+        TargetTable { name: TableName::new("public", "t"), only: true, referenced: false, columns, key: vec![0] }
+    }
+
+    #[test]
+    fn an_array_column_travels_as_text() {
+        assert_eq!(
+            build(&table(), WriteKind::Insert, &[0, 1]),
+            r#"INSERT INTO "public"."t" ("id", "Tags") OVERRIDING SYSTEM VALUE SELECT d.v0, d.v1::text[] FROM ROWS FROM (unnest(($1::text)::integer[], ($2::text)::text[])) AS d(v0, v1)"#
+        );
+    }
+
+    #[test]
+    fn an_update_finds_by_key_and_may_move_it() {
+        assert_eq!(
+            build(&table(), WriteKind::Update, &[0]),
+            r#"UPDATE ONLY "public"."t" AS t SET "id" = d.v1 FROM ROWS FROM (unnest(($1::text)::integer[], ($2::text)::integer[])) AS d(v0, v1) WHERE t."id" OPERATOR(pg_catalog.=) d.v0"#
+        );
+    }
+
+    #[test]
+    fn an_upsert_of_nothing_but_a_key_touches_its_row() {
+        assert!(build(&table(), WriteKind::Upsert, &[]).ends_with(r#"ON CONFLICT ("id") DO UPDATE SET "id" = EXCLUDED."id""#));
+    }
+}

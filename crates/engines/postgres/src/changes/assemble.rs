@@ -1,0 +1,383 @@
+//! From messages to items: pure, no I/O.
+//!
+//! Keeps what the order of the stream means: which transaction is open, which layout a relation has now, which changes
+//! wait to travel together. A transaction that the position already covers is passed over here, whatever the server
+//! sends; one without a change or marker of ours becomes mere progress.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_model::{Captured, ChangeBatch, Error, Marker, Micros, Result, TaskName, TransactionId, Value, codes};
+use tokio::time::Instant;
+
+use super::layouts::{Known, Layouts};
+use super::relations::Relations;
+use crate::names;
+use crate::pgoutput::{self, Message, Old, Xid};
+use crate::position::{Log, Lsn};
+use crate::replication::LogMessage;
+
+/// Changes and bytes that travel together: enough that an item's own cost does not count, little beside the queue.
+const BATCH_CHANGES: usize = 2000;
+const BATCH_BYTES: usize = 512 << 10;
+/// A busy server with nothing for us sends keepalives by the thousand; one a second is enough to free its log.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Microseconds from 1970 to 2000, where the server's clock begins.
+const SERVER_EPOCH: i64 = 946_684_800_000_000;
+
+pub(super) struct Assembler {
+    from: Lsn,
+    log: Log,
+    relations: Relations,
+    layouts: Layouts,
+    marker_prefix: String,
+    open: Open,
+    /// Streamed transactions under way; as many as the server has sessions.
+    streamed: HashMap<Xid, Streamed>,
+    batch: ChangeBatch,
+    /// The part the batch belongs to, in a streamed block.
+    part: Option<Xid>,
+    batch_bytes: usize,
+    items: VecDeque<Captured>,
+    last_idle: Option<(Instant, Lsn)>,
+}
+
+/// Where in the stream we are.
+#[derive(Debug, Default)]
+enum Open {
+    #[default]
+    Between,
+    /// Inside a whole transaction that the position already covers.
+    Covered,
+    Whole {
+        /// `Begin` was given out.
+        begun: bool,
+        origin: Option<String>,
+    },
+    /// Between StreamStart and StreamStop.
+    Block(Xid),
+}
+
+#[derive(Debug, Default)]
+struct Streamed {
+    told: bool,
+    origin: Option<String>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    Done,
+    /// The message stands for a relation the catalog must be asked about first: `learn`, then push it again.
+    UnknownRelation,
+}
+
+impl Assembler {
+    pub(super) fn new(from: Lsn, log: Log, relations: Relations, task: &TaskName) -> Self {
+        Assembler {
+            from,
+            log,
+            relations,
+            layouts: Layouts::default(),
+            marker_prefix: names::marker_prefix(task),
+            open: Open::Between,
+            streamed: HashMap::new(),
+            batch: ChangeBatch::default(),
+            part: None,
+            batch_bytes: 0,
+            items: VecDeque::new(),
+            last_idle: None,
+        }
+    }
+
+    pub(super) fn learn(&mut self, relations: Relations) {
+        self.relations = relations;
+        self.layouts.relations_are_new();
+    }
+
+    pub(super) fn has_items(&self) -> bool {
+        !self.items.is_empty()
+    }
+
+    pub(super) fn take(&mut self) -> Option<Captured> {
+        self.items.pop_front()
+    }
+
+    pub(super) fn push(&mut self, message: &LogMessage, now: Instant) -> Result<Step> {
+        match message {
+            LogMessage::Data(bytes) => {
+                let message = pgoutput::decode(bytes.clone(), matches!(self.open, Open::Block(_)))?;
+                self.take_in(message, now)
+            }
+            LogMessage::Keepalive { end, reply } => {
+                if matches!(self.open, Open::Between) {
+                    self.idle(*end, *reply, now);
+                }
+                Ok(Step::Done)
+            }
+        }
+    }
+
+    fn take_in(&mut self, message: Message, now: Instant) -> Result<Step> {
+        match message {
+            Message::Relation(relation) => return self.relation(&relation),
+            Message::Type { oid, schema, name } => self.layouts.name_type(oid, schema, name),
+            Message::Begin { commit } => self.begin(commit)?,
+            Message::Commit { end, time } => self.commit(end, time, now)?,
+            Message::Origin { name } => self.set_origin(name),
+            Message::StreamStart { transaction } => self.stream_start(transaction)?,
+            Message::StreamStop => self.stream_stop()?,
+            Message::StreamCommit { transaction, commit, end, time } => self.stream_commit(transaction, commit, end, time, now),
+            Message::StreamAbort { transaction, part } => self.stream_abort(transaction, part),
+            Message::Logical { part, transactional: true, prefix, content } => self.logical(part, &prefix, &content)?,
+            Message::Logical { transactional: false, .. } => {}
+            change => self.change(change)?,
+        }
+        Ok(Step::Done)
+    }
+
+    fn relation(&mut self, relation: &pgoutput::Relation) -> Result<Step> {
+        if !self.relations.knows(relation.oid) && !self.layouts.are_fresh() {
+            return Ok(Step::UnknownRelation);
+        }
+        self.layouts.relations_are_used();
+        let table = self.relations.owner(relation)?;
+        if let Some(layout) = self.layouts.take_in(relation, table) {
+            self.items.push_back(Captured::Layout(Arc::new(layout)));
+        }
+        Ok(Step::Done)
+    }
+
+    fn begin(&mut self, commit: Lsn) -> Result<()> {
+        self.must_be_between()?;
+        // The commit record begins before the position, so it ends at or before it.
+        self.open = if commit < self.from { Open::Covered } else { Open::Whole { begun: false, origin: None } };
+        Ok(())
+    }
+
+    fn must_be_between(&self) -> Result<()> {
+        match self.open {
+            Open::Between => Ok(()),
+            _ => Err(out_of_order("a transaction inside another")),
+        }
+    }
+
+    fn commit(&mut self, end: Lsn, time: i64, now: Instant) -> Result<()> {
+        self.flush();
+        match std::mem::take(&mut self.open) {
+            Open::Covered => {}
+            Open::Whole { begun: false, .. } => self.idle(end, false, now),
+            Open::Whole { begun: true, origin } => {
+                self.items.push_back(Captured::Commit { position: self.log.position(end), time: micros(time), origin });
+            }
+            Open::Between | Open::Block(_) => return Err(out_of_order("the end of a transaction that did not begin")),
+        }
+        Ok(())
+    }
+
+    fn set_origin(&mut self, name: String) {
+        match &mut self.open {
+            Open::Whole { origin, .. } => *origin = Some(name),
+            Open::Block(transaction) => self.streamed.entry(*transaction).or_default().origin = Some(name),
+            Open::Between | Open::Covered => {}
+        }
+    }
+
+    fn stream_start(&mut self, transaction: Xid) -> Result<()> {
+        self.must_be_between()?;
+        self.streamed.entry(transaction).or_default();
+        self.open = Open::Block(transaction);
+        Ok(())
+    }
+
+    fn stream_stop(&mut self) -> Result<()> {
+        self.flush();
+        match std::mem::take(&mut self.open) {
+            Open::Block(_) => Ok(()),
+            _ => Err(out_of_order("the end of a block that did not begin")),
+        }
+    }
+
+    fn stream_commit(&mut self, transaction: Xid, commit: Lsn, end: Lsn, time: i64, now: Instant) {
+        let streamed = self.streamed.remove(&transaction).unwrap_or_default();
+        let id = transaction_id(transaction);
+        if !streamed.told {
+            self.idle(end, false, now);
+        } else if commit < self.from {
+            self.items.push_back(Captured::StreamedAbort { transaction: id, part: id });
+        } else {
+            let position = self.log.position(end);
+            self.items.push_back(Captured::StreamedCommit { transaction: id, position, time: micros(time), origin: streamed.origin });
+        }
+    }
+
+    fn stream_abort(&mut self, transaction: Xid, part: Xid) {
+        let told = if transaction == part {
+            self.streamed.remove(&transaction).is_some_and(|streamed| streamed.told)
+        } else {
+            self.streamed.get(&transaction).is_some_and(|streamed| streamed.told)
+        };
+        if told {
+            self.items.push_back(Captured::StreamedAbort { transaction: transaction_id(transaction), part: transaction_id(part) });
+        }
+    }
+
+    fn logical(&mut self, part: Option<Xid>, prefix: &str, content: &[u8]) -> Result<()> {
+        if prefix == names::PROVENANCE {
+            self.set_origin(String::from_utf8_lossy(content).into_owned());
+        } else if prefix == self.marker_prefix && self.enter(part)? {
+            self.flush();
+            let marker = Marker(String::from_utf8_lossy(content).into_owned());
+            self.items.push_back(match self.block(part) {
+                None => Captured::Marker(marker),
+                Some((transaction, part)) => Captured::StreamedMarker { transaction, part, marker },
+            });
+        }
+        Ok(())
+    }
+
+    fn block(&self, part: Option<Xid>) -> Option<(TransactionId, TransactionId)> {
+        match self.open {
+            Open::Block(transaction) => Some((transaction_id(transaction), transaction_id(part.unwrap_or(transaction)))),
+            _ => None,
+        }
+    }
+
+    /// Something is about to be given out in the open transaction; false if the position covers it.
+    fn enter(&mut self, part: Option<Xid>) -> Result<bool> {
+        match &mut self.open {
+            Open::Covered => return Ok(false),
+            Open::Between => return Err(out_of_order("a change outside a transaction")),
+            Open::Whole { begun, .. } => {
+                if !std::mem::replace(begun, true) {
+                    self.items.push_back(Captured::Begin);
+                }
+            }
+            Open::Block(transaction) => self.streamed.entry(*transaction).or_default().told = true,
+        }
+        if self.part != part {
+            self.flush();
+            self.part = part;
+        }
+        Ok(true)
+    }
+
+    fn change(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Insert { part, relation, new } => {
+                let known = self.layouts.of(relation)?;
+                fits(&known, &new)?;
+                if self.enter(part)? {
+                    self.grow(&new);
+                    self.batch.push_insert(known.id, new);
+                }
+            }
+            Message::Update { part, relation, old, new } => {
+                let known = self.layouts.of(relation)?;
+                fits(&known, &new)?;
+                let (old, full) = old_image(&known, old)?;
+                if self.enter(part)? {
+                    self.grow(old.as_deref().unwrap_or_default());
+                    self.grow(&new);
+                    self.batch.push_update(known.id, old, full, new);
+                }
+            }
+            Message::Delete { part, relation, old } => {
+                let known = self.layouts.of(relation)?;
+                let (old, full) = old_image(&known, old)?;
+                let old = old.ok_or_else(|| out_of_order("a delete without an old row"))?;
+                if self.enter(part)? {
+                    self.grow(&old);
+                    self.batch.push_delete(known.id, old, full);
+                }
+            }
+            Message::Truncate { part, relations } => self.truncate(part, &relations)?,
+            _ => return Err(Error::internal("a message that is no change was taken for one")),
+        }
+        if self.batch.len() >= BATCH_CHANGES || self.batch_bytes >= BATCH_BYTES {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, part: Option<Xid>, relations: &[u32]) -> Result<()> {
+        if !self.enter(part)? {
+            return Ok(());
+        }
+        for oid in self.relations.emptied(relations)? {
+            let id = self.layouts.of(oid)?.id;
+            self.batch.push_truncate(id);
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, values: &[Value]) {
+        self.batch_bytes += values.iter().map(Value::weight).sum::<usize>();
+    }
+
+    /// Gives out the changes that wait.
+    fn flush(&mut self) {
+        self.batch_bytes = 0;
+        if self.batch.is_empty() {
+            return;
+        }
+        let changes = std::mem::take(&mut self.batch);
+        let item = match self.block(self.part) {
+            None => Captured::Changes(changes),
+            Some((transaction, part)) => Captured::StreamedChanges { transaction, part, changes },
+        };
+        self.items.push_back(item);
+    }
+
+    fn idle(&mut self, end: Lsn, asked: bool, now: Instant) {
+        let is_due = match self.last_idle {
+            None => true,
+            Some((_, told)) if end <= told => false,
+            Some((at, _)) => asked || now.duration_since(at) >= IDLE_INTERVAL,
+        };
+        if is_due && end > self.from {
+            self.last_idle = Some((now, end));
+            self.items.push_back(Captured::Idle { position: self.log.position(end) });
+        }
+    }
+}
+
+fn out_of_order(what: &str) -> Error {
+    Error::new(&codes::LOG_UNDECODABLE, format!("the source's log holds {what}"))
+}
+
+fn transaction_id(xid: Xid) -> TransactionId {
+    TransactionId(u64::from(xid.0))
+}
+
+fn micros(time: i64) -> Micros {
+    Micros(time.saturating_add(SERVER_EPOCH))
+}
+
+fn fits(known: &Known, image: &[Value]) -> Result<()> {
+    if image.len() == known.keys.len() {
+        return Ok(());
+    }
+    Err(out_of_order("a row whose width is not that of its table"))
+}
+
+/// The image and whether it is the full row. What is not part of the identity was not said, which is not NULL.
+fn old_image(known: &Known, old: Old) -> Result<(Option<Vec<Value>>, bool)> {
+    match old {
+        Old::None => Ok((None, false)),
+        Old::Full(image) => fits(known, &image).map(|()| (Some(image), true)),
+        Old::Key(mut image) => {
+            fits(known, &image)?;
+            for (value, is_key) in image.iter_mut().zip(known.keys.iter()) {
+                if !is_key {
+                    *value = Value::Absent;
+                }
+            }
+            Ok((Some(image), false))
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;

@@ -1,0 +1,108 @@
+use std::collections::HashSet;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use godwit_model::TableName;
+use proptest::prelude::*;
+
+use super::*;
+
+const RELATION: &[u8] = b"R\0\0\0\x07public\0t\0d\0\x02\x01id\0\0\0\0\x17\xff\xff\xff\xff\0v\0\0\0\0\x19\xff\xff\xff\xff";
+const INSERT: &[u8] = b"I\0\0\0\x07N\0\x02t\0\0\0\x011t\0\0\0\x01a";
+
+fn assembler(from: u64) -> Assembler {
+    let relations = Relations::of_plain(7, TableName::new("public", "t"));
+    let log = Log { system: "1".to_owned(), timeline: 1 };
+    Assembler::new(Lsn(from), log, relations, &TaskName::parse("t").unwrap())
+}
+
+fn begin(commit: u64) -> Bytes {
+    let mut bytes = BytesMut::from(&b"B"[..]);
+    bytes.put_u64(commit);
+    bytes.put_bytes(0, 12);
+    bytes.freeze()
+}
+
+fn commit(end: u64) -> Bytes {
+    let mut bytes = BytesMut::from(&b"C\0"[..]);
+    bytes.put_u64(end - 1);
+    bytes.put_u64(end);
+    bytes.put_u64(0);
+    bytes.freeze()
+}
+
+fn items(assembler: &mut Assembler, messages: &[Bytes]) -> Vec<Captured> {
+    let now = Instant::now();
+    for message in messages {
+        assert_eq!(assembler.push(&LogMessage::Data(message.clone()), now).unwrap(), Step::Done);
+    }
+    std::iter::from_fn(|| assembler.take()).collect()
+}
+
+#[tokio::test]
+async fn a_transaction_the_position_covers_is_passed_over_but_its_layout_is_kept() {
+    let mut assembler = assembler(100);
+    let relation = Bytes::from_static(RELATION);
+    let insert = Bytes::from_static(INSERT);
+    let covered = items(&mut assembler, &[begin(99), relation, insert.clone(), commit(100)]);
+    assert!(matches!(&covered[..], [Captured::Layout(_)]), "{covered:?}");
+    let next = items(&mut assembler, &[begin(100), insert, commit(150)]);
+    assert!(matches!(&next[..], [Captured::Begin, Captured::Changes(_), Captured::Commit { .. }]), "{next:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_without_anything_of_ours_is_progress() {
+    let mut assembler = assembler(1);
+    let empty = items(&mut assembler, &[begin(10), commit(11)]);
+    assert!(matches!(&empty[..], [Captured::Idle { position }] if position.to_string() == "0/B@1.1"), "{empty:?}");
+}
+
+#[tokio::test]
+async fn a_row_of_another_width_is_refused() {
+    let mut assembler = assembler(1);
+    items(&mut assembler, &[begin(10), Bytes::from_static(RELATION)]);
+    let narrow = LogMessage::Data(Bytes::from_static(b"I\0\0\0\x07N\0\x01n"));
+    assert!(assembler.push(&narrow, Instant::now()).unwrap_err().is(&codes::LOG_UNDECODABLE));
+}
+
+#[tokio::test]
+async fn the_same_relation_again_is_no_new_layout() {
+    let mut assembler = assembler(1);
+    let relation = Bytes::from_static(RELATION);
+    let seen = items(&mut assembler, &[begin(10), relation.clone(), relation, commit(11)]);
+    let layouts: HashSet<u32> =
+        seen.iter().filter_map(|item| if let Captured::Layout(layout) = item { Some(layout.id.0) } else { None }).collect();
+    assert_eq!(layouts.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_stream_gives_items_or_an_error(messages in prop::collection::vec(
+        prop_oneof![
+            Just(begin(10)), Just(commit(11)), Just(Bytes::from_static(RELATION)), Just(Bytes::from_static(INSERT)),
+            Just(Bytes::from_static(b"S\0\0\0\x09\x01")), Just(Bytes::from_static(b"E")),
+            Just(Bytes::from_static(b"A\0\0\0\x09\0\0\0\x09")),
+            Just(Bytes::from_static(b"I\0\0\0\x09\0\0\0\x07N\0\x02nn")),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from),
+        ],
+        0..40,
+    )) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _guard = runtime.enter();
+        let mut assembler = assembler(1);
+        for message in messages {
+            if assembler.push(&LogMessage::Data(message), Instant::now()).is_err() {
+                break;
+            }
+        }
+        let mut inside = false;
+        while let Some(item) = assembler.take() {
+            match item {
+                Captured::Begin => { prop_assert!(!inside); inside = true; }
+                Captured::Commit { .. } => { prop_assert!(inside); inside = false; }
+                Captured::Changes(_) | Captured::Marker(_) => prop_assert!(inside),
+                Captured::Layout(_) => {}
+                _ => prop_assert!(!inside),
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Which layout each relation of the stream has now.
+
+use std::collections::HashMap;
+
+use godwit_model::{Error, Layout, LayoutColumn, LayoutId, Result, TableName, codes};
+use tokio_postgres::types::Type;
+
+use crate::pgoutput::Relation;
+
+#[derive(Debug, Default)]
+pub(super) struct Layouts {
+    now: HashMap<u32, (Known, Layout)>,
+    types: HashMap<u32, String>,
+    last: u32,
+    /// The catalog was asked for the sake of the relation that comes next.
+    fresh: bool,
+}
+
+/// What decoding a row needs.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) id: LayoutId,
+    /// One for each column.
+    pub(super) keys: std::sync::Arc<[bool]>,
+}
+
+impl Layouts {
+    pub(super) fn relations_are_new(&mut self) {
+        self.fresh = true;
+    }
+
+    pub(super) fn relations_are_used(&mut self) {
+        self.fresh = false;
+    }
+
+    pub(super) fn are_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    pub(super) fn name_type(&mut self, oid: u32, schema: String, name: String) {
+        self.types.insert(oid, format!("{schema}.{name}"));
+    }
+
+    /// A new layout, if this relation's differs from its last one.
+    pub(super) fn take_in(&mut self, relation: &Relation, table: TableName) -> Option<Layout> {
+        let columns = relation.columns.iter().map(|column| LayoutColumn {
+            name: column.name.clone(),
+            type_name: self.type_name(column.type_oid, column.type_modifier),
+            key: column.key,
+        });
+        let mut layout = Layout { id: LayoutId(0), table, columns: columns.collect(), full_old_images: relation.identity == b'f' };
+        if let Some((known, before)) = self.now.get(&relation.oid) {
+            layout.id = known.id;
+            if layout == *before {
+                return None;
+            }
+        }
+        self.last += 1;
+        layout.id = LayoutId(self.last);
+        let keys = layout.columns.iter().map(|column| column.key).collect();
+        self.now.insert(relation.oid, (Known { id: layout.id, keys }, layout.clone()));
+        Some(layout)
+    }
+
+    fn type_name(&self, oid: u32, modifier: i32) -> String {
+        let name = match (self.types.get(&oid), Type::from_oid(oid)) {
+            (Some(name), _) => name.clone(),
+            (None, Some(built_in)) => built_in.name().to_owned(),
+            (None, None) => oid.to_string(),
+        };
+        if modifier < 0 { name } else { format!("{name}({modifier})") }
+    }
+
+    pub(super) fn of(&self, relation: u32) -> Result<Known> {
+        let known = self.now.get(&relation).map(|(known, _)| known.clone());
+        known.ok_or_else(|| Error::new(&codes::LOG_UNDECODABLE, "the source's log holds a row of a table it did not describe"))
+    }
+}

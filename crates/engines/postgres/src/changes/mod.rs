@@ -1,0 +1,14 @@
+//! The changes of a source, as its logical decoding tells them.
+//!
+//! `slot` sees that the log is still kept from the wanted position on, by the server it was, and that the slot is free;
+//! `relations` knows which table a relation of the stream belongs to; `assemble` turns messages into items, purely;
+//! `feed` drives the three.
+
+mod assemble;
+mod feed;
+mod layouts;
+mod relations;
+mod slot;
+
+pub(crate) use feed::ChangeFeed;
+pub(crate) use slot::{Slot, backlog, missing, release, same_system};

@@ -1,0 +1,159 @@
+//! The target's rights, and how its tables fit.
+
+use godwit_model::{Create, Existing, Finding, Result, TargetNeeds, codes};
+use tokio_postgres::Client;
+
+use super::source::{collations, pooler, version};
+use crate::{error, present, schema, writer};
+
+pub(crate) async fn target(client: &Client, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    version(client, &mut findings).await?;
+    pooler(client, &mut findings).await?;
+    rights(client, &mut findings).await?;
+    if needs.task.schema.create != Create::None {
+        schemas(client, needs, &mut findings).await?;
+    }
+    settings(client, &mut findings).await?;
+    collations(client, &mut findings).await?;
+    existing(client, needs, &mut findings).await?;
+    Ok(findings)
+}
+
+async fn rights(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
+    let sql = "SELECT has_database_privilege(current_database(), 'CREATE') OR coalesce(has_schema_privilege(to_regnamespace('godwit')::oid, 'CREATE'), false),
+        has_database_privilege(current_database(), 'TEMP'), current_user::text";
+    let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
+    let role = crate::quote::identifier(row.get(2));
+    if !row.get::<_, bool>(0) {
+        findings.push(Finding::blocker(
+            "create_right",
+            &codes::RIGHTS_MISSING,
+            "the role may not create schemas in the target database, and Godwit keeps its checkpoint in one",
+            format!("GRANT CREATE ON DATABASE ... TO {role}"),
+        ));
+    }
+    if !row.get::<_, bool>(1) {
+        findings.push(Finding::warning(
+            "temporary_right",
+            "the role may not make temporary tables; re-reading chunks needs them",
+            format!("GRANT TEMPORARY ON DATABASE ... TO {role}"),
+        ));
+    }
+    if !writer::prepare(client).await? {
+        findings.push(Finding::warning(
+            "replica_role",
+            "the role may not set session_replication_role: foreign keys and triggers of the target fire for what Godwit writes",
+            format!("on PostgreSQL 15 or newer GRANT SET ON PARAMETER session_replication_role TO {role}; else keep foreign keys and triggers away until finish"),
+        ));
+    }
+    Ok(())
+}
+
+/// Schemas that are there already and where tables are to be made.
+async fn schemas(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let names: Vec<&str> = needs.mappings.iter().map(|mapping| mapping.target.schema.as_str()).collect();
+    let sql =
+        "SELECT nspname::text, current_user::text FROM pg_namespace WHERE nspname = ANY($1) AND NOT has_schema_privilege(oid, 'CREATE')";
+    for row in client.query(sql, &[&names]).await.map_err(error::from_server)? {
+        let (schema, role) = (crate::quote::identifier(row.get(0)), crate::quote::identifier(row.get(1)));
+        let what = format!("the role may not create tables in the target's schema {schema}");
+        findings.push(Finding::blocker(
+            "schema_right",
+            &codes::RIGHTS_MISSING,
+            what,
+            format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"),
+        ));
+    }
+    Ok(())
+}
+
+async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
+    let sql = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on'";
+    let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
+    let encoding: &str = row.get(0);
+    if encoding != "UTF8" {
+        let what = format!("the target's encoding is {encoding}: characters that it lacks are refused");
+        findings.push(Finding::warning("encoding", what, "create the database with ENCODING 'UTF8'"));
+    }
+    if row.get(1) {
+        findings.push(Finding::blocker("standby", &codes::SETTING_UNSUITABLE, "the target is a standby", "name the primary"));
+    }
+    Ok(())
+}
+
+async fn existing(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let names: Vec<_> = needs.mappings.iter().map(|mapping| mapping.target.clone()).collect();
+    let present = present::read(client, &names).await?;
+    for mapping in needs.mappings {
+        let Some(there) = present.iter().find(|table| table.table.name == mapping.target) else {
+            if needs.task.schema.create == Create::None {
+                let what = format!("the target has no table {}", mapping.target);
+                findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "create it, or let the task do so (schema.create)"));
+            }
+            continue;
+        };
+        if needs.task.existing == Existing::Refuse && there.has_rows {
+            let what = format!("the target table {} already holds rows", mapping.target);
+            findings.push(Finding::blocker(
+                "existing",
+                &codes::TARGET_NOT_EMPTY,
+                what,
+                "empty it, or say what happens to them (target.existing)",
+            ));
+        }
+        if needs.task.existing != Existing::Replace {
+            fits(client, mapping, &there.table, findings).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn fits(
+    client: &Client,
+    mapping: &godwit_model::TableMapping,
+    there: &godwit_model::Table,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    for column in &mapping.columns {
+        let found = there.column(&column.target).map(|index| there.columns[index].type_name.as_str());
+        if found != Some(column.type_name.as_str()) {
+            let what = format!(
+                "column `{}` of the target table {} should be {} and is {}",
+                column.target,
+                mapping.target,
+                column.type_name,
+                found.unwrap_or("not there")
+            );
+            findings.push(Finding::blocker("columns", &codes::SCHEMA_MISMATCH, what, "give it the source column's type"));
+        }
+    }
+    if mapping.has_key() && !has_unique_over(there, &mapping.key_targets()) {
+        let what = format!("the target table {} has no unique key over {}", mapping.target, mapping.key_targets().join(", "));
+        findings.push(Finding::blocker("key", &codes::NO_KEY, what, "add the source's key to it"));
+    }
+    if there.columns.iter().all(|column| mapping.columns.iter().any(|mapped| mapped.target == column.name)) {
+        return Ok(());
+    }
+    let target = schema::read_named(client, std::slice::from_ref(&mapping.target)).await?;
+    for table in &target {
+        for (column, own) in table.table.columns.iter().zip(&table.columns) {
+            let mapped = mapping.columns.iter().any(|mapped| mapped.target == column.name);
+            if !mapped && !column.nullable && own.expression.is_none() && own.identity.is_none() {
+                let what = format!(
+                    "column `{}` of the target table {} is NOT NULL, has no default, and nothing arrives for it",
+                    column.name, mapping.target
+                );
+                findings.push(Finding::blocker("columns", &codes::SCHEMA_MISMATCH, what, "give it a default"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has_unique_over(table: &godwit_model::Table, names: &[&str]) -> bool {
+    let same = |columns: &[usize]| {
+        columns.len() == names.len() && columns.iter().all(|index| names.contains(&table.columns[*index].name.as_str()))
+    };
+    table.key.as_ref().is_some_and(|key| same(&key.columns)) || table.uniques.iter().any(|unique| same(&unique.columns))
+}

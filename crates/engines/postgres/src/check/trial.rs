@@ -1,0 +1,57 @@
+//! What can only be known by trying: made in a transaction that is rolled back.
+
+use godwit_model::{Finding, Result, SourceNeeds, codes};
+use tokio_postgres::Client;
+
+use crate::{error, quote};
+
+/// A publication of one of the tables, and a marker; under a short lock timeout, because users' work comes first.
+pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let Some(table) = needs.tables.first() else { return Ok(()) };
+    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '200ms'").await.map_err(error::from_server)?;
+    let name = format!("godwit_{}_check", needs.task.name);
+    let made =
+        client.batch_execute(&format!("CREATE PUBLICATION {} FOR TABLE {}", quote::identifier(&name), quote::table(&table.name))).await;
+    client.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
+    if let Err(problem) = made {
+        let error = error::from_server(problem);
+        findings.push(if error.is_transient() {
+            Finding::warning("publication", format!("a trial publication met a lock: {}", error.what()), "try again when less goes on")
+        } else {
+            Finding::blocker(
+                "publication",
+                &codes::RIGHTS_MISSING,
+                format!("a trial publication was refused: {}", error.what()),
+                "GRANT CREATE ON DATABASE to the role, and ownership of the tables; `godwit check --grants` prints the statements",
+            )
+        });
+    }
+    Ok(())
+}
+
+/// A slot that ends with the session. It waits for transactions under way, and users' work must not wait for it.
+pub(super) async fn slot(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let name = quote::literal(&format!("godwit_{}_check", needs.task.name));
+    client.batch_execute("SET statement_timeout = '3s'").await.map_err(error::from_server)?;
+    let made = client.batch_execute(&format!("SELECT pg_create_logical_replication_slot({name}, 'pgoutput', true)")).await;
+    client.batch_execute("SET statement_timeout = 0").await.map_err(error::from_server)?;
+    let Err(problem) = made else {
+        return client.batch_execute(&format!("SELECT pg_drop_replication_slot({name})")).await.map_err(error::from_server);
+    };
+    let error = error::from_server(problem);
+    findings.push(if error.is_transient() {
+        Finding::warning(
+            "trial_slot",
+            "a trial slot was not made within 3 s: it waits for transactions under way",
+            "let long transactions end",
+        )
+    } else {
+        Finding::blocker(
+            "trial_slot",
+            &codes::RIGHTS_MISSING,
+            format!("a trial slot was refused: {}", error.what()),
+            "give the role REPLICATION and the server a free slot; `godwit check --grants` prints the statements",
+        )
+    });
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Replica identity: what the log says of a row that is updated or deleted.
+//!
+//! A table with a key must have an identity that holds the whole key; one without a key must have the full row. What
+//! does not suffice is changed before the table is published, and recorded in the same transaction.
+
+use std::sync::Arc;
+
+use godwit_model::{Error, Result, Table, TableName, codes};
+use tokio_postgres::{Client, Row};
+
+use super::locks::with_short_locks;
+use super::publication::Record;
+use crate::{error, quote};
+
+/// One leaf or plain table, with its present identity and, if there is one, an index that is exactly the key.
+const IDENTITIES: &str = "
+WITH wanted AS (
+  SELECT w.place, coalesce(t.relid::oid, c.oid) AS oid
+  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(schema, name, place)
+  JOIN pg_namespace n ON n.nspname = w.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+  LEFT JOIN LATERAL (SELECT relid FROM pg_partition_tree(c.oid) WHERE c.relkind = 'p' AND isleaf) t ON true),
+indexes AS (
+  SELECT i.indrelid, i.indisprimary, i.indisreplident, x.relname AS name,
+         i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid
+           AND bool_and(a.attnotnull) AS fits,
+         array_agg(a.attname::text) AS columns
+  FROM pg_index i
+  JOIN pg_class x ON x.oid = i.indexrelid
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+  WHERE i.indrelid IN (SELECT oid FROM wanted)
+  GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident, x.relname, i.indisunique, i.indimmediate,
+           i.indpred, i.indexprs, i.indisvalid)
+SELECT w.place, n.nspname::text, c.relname::text, c.relreplident::text, present.name::text, present.columns, c.relkind = 'p',
+       (SELECT array_agg(name::text || E'\\t' || array_to_string(columns, E'\\t') ORDER BY name) FROM indexes i WHERE i.indrelid = c.oid AND i.fits)
+FROM wanted w
+JOIN pg_class c ON c.oid = w.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN indexes present ON present.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN present.indisprimary WHEN 'i' THEN present.indisreplident END
+ORDER BY w.place, n.nspname, c.relname";
+
+/// Sees that every table's identity suffices, and changes those that do not.
+pub(super) async fn prepare(client: &Client, publication: &str, tables: &[Arc<Table>]) -> Result<()> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
+    let rows = client.query(IDENTITIES, &[&schemas, &names]).await.map_err(error::from_server)?;
+    let mut record = Record::read(client, publication).await?.unwrap_or_default();
+    for row in &rows {
+        let place = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+        let Some(table) = tables.get(place) else { continue };
+        if let Some(wanted) = needed(row, &table.key_names()) {
+            change(client, publication, row, &wanted, &mut record).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The identity this relation must be given; None: what it has suffices.
+fn needed(row: &Row, key: &[&str]) -> Option<String> {
+    let (present, is_empty_root): (&str, bool) = (row.get(3), row.get(6));
+    if present == "f" || is_empty_root {
+        return None;
+    }
+    if key.is_empty() {
+        return Some("FULL".to_owned());
+    }
+    let columns: Option<Vec<&str>> = row.get(5);
+    if columns.is_some_and(|columns| key.iter().all(|name| columns.contains(name))) {
+        return None;
+    }
+    let indexes: Option<Vec<&str>> = row.get(7);
+    let exact = indexes.into_iter().flatten().find_map(|index| {
+        let mut fields = index.split('\t');
+        let name = fields.next()?;
+        let columns: Vec<&str> = fields.collect();
+        (columns.len() == key.len() && key.iter().all(|column| columns.contains(column))).then_some(name)
+    });
+    Some(exact.map_or_else(|| "FULL".to_owned(), |index| format!("USING INDEX {}", quote::identifier(index))))
+}
+
+async fn change(client: &Client, publication: &str, row: &Row, wanted: &str, record: &mut Record) -> Result<()> {
+    let table = TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
+    let before = match (row.get::<_, &str>(3), row.get::<_, Option<&str>>(4)) {
+        ("i", Some(index)) => format!("USING INDEX {}", quote::identifier(index)),
+        ("n", _) => "NOTHING".to_owned(),
+        _ => "DEFAULT".to_owned(),
+    };
+    let mut next = record.clone();
+    next.0.retain(|(known, _)| *known != table);
+    let first_known = record.0.iter().find(|(known, _)| *known == table).map(|(_, identity)| identity.clone());
+    next.0.push((table.clone(), first_known.unwrap_or(before)));
+    let alter = format!("ALTER TABLE ONLY {} REPLICA IDENTITY {wanted}", quote::table(&table));
+    let sql = format!("{alter}; COMMENT ON PUBLICATION {} IS {}", quote::identifier(publication), quote::literal(&next.comment()));
+    with_short_locks(client, &sql, &format!("table {table}")).await.map_err(|error| {
+        if !error.is(&codes::RIGHTS_MISSING) {
+            return error;
+        }
+        Error::new(&codes::RIGHTS_MISSING, "the table's replica identity does not tell its rows apart, and the role may not change it")
+            .at(format!("table {table}"))
+            .remedy(format!("let the table's owner run: {alter}"))
+    })?;
+    *record = next;
+    Ok(())
+}

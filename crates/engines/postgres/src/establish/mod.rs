@@ -1,0 +1,95 @@
+//! Everything capture needs on a source, in the order that makes P0 true.
+//!
+//! 1. the publication, empty; its comment is the record of what is changed on tables;
+//! 2. replica identity, before a table is published: a published table without one makes its users' updates fail;
+//! 3. the tables into the publication, never "all tables";
+//! 4. the slot, after its publication: an older slot would fail or skip rows in silence; its exported snapshot is P0;
+//! 5. the wait for transactions that were committed in the log and not yet visible, so that later snapshots show
+//!    everything before P0.
+//!
+//! All of it can be done again after a crash between any two steps: 1 to 3 find what is there, 4 replaces it.
+
+mod blockers;
+mod identity;
+mod locks;
+mod publication;
+mod standby;
+
+use std::sync::Arc;
+
+use godwit_model::{Position, Result, Table, Task, failpoint};
+
+use crate::changes::Slot;
+use crate::connect::{self, Session};
+use crate::position::{Lsn, Place};
+use crate::replication::Replication;
+use crate::{changes, names, quote};
+
+pub(crate) use publication::{Record, drop_and_restore};
+pub(crate) use standby::no_standby_of_ours;
+
+/// What `establish` made or found.
+pub(crate) struct Founded {
+    pub(crate) position: Position,
+    /// Only where the slot was made now.
+    pub(crate) snapshot: Option<SlotSnapshot>,
+}
+
+/// The snapshot that shows the source exactly at P0. It lasts as long as the connection that made the slot is open and
+/// idle.
+pub(crate) struct SlotSnapshot {
+    pub(crate) name: String,
+    pub(crate) holder: Replication,
+}
+
+/// `known`: what an earlier call gave and the task relies on; then everything is only checked.
+pub(crate) async fn establish(task: &Task, tables: &[Arc<Table>], known: Option<&Position>) -> Result<Founded> {
+    let name = names::of_task(&task.name);
+    let session = connect::sql(&task.source, "godwit establish").await?;
+    no_standby_of_ours(&session, &name).await?;
+    match known {
+        Some(position) => recognize(task, &session, &name, position).await,
+        None => found(task, &session, &name, tables).await,
+    }
+}
+
+/// The slot may be ahead of P0 by now; that it keeps the position in use is for `changes` to see.
+async fn recognize(task: &Task, session: &Session, name: &str, position: &Position) -> Result<Founded> {
+    let place = Place::parse(position)?;
+    let identity = Replication::open(&task.source, name).await?.identify().await?;
+    changes::same_system(&identity, &place)?;
+    let slot = Slot::read(session, name, session.major()).await?.ok_or_else(|| changes::missing(name))?;
+    slot.must_live(name)?;
+    Ok(Founded { position: position.clone(), snapshot: None })
+}
+
+async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]) -> Result<Founded> {
+    changes::release(session, name, session.major()).await?;
+    publication::create(session, name).await?;
+    identity::prepare(session, name, tables).await?;
+    publication::publish(session, name, tables).await?;
+    let mut replication = Replication::open(&task.source, name).await?;
+    let log = replication.identify().await?.log;
+    failpoint("establish.slot.before");
+    let (point, snapshot) = create_slot(session, &mut replication, name).await?;
+    failpoint("establish.slot.after");
+    blockers::wait_for_commits_under_way(session).await?;
+    Ok(Founded { position: log.position(point), snapshot: Some(SlotSnapshot { name: snapshot, holder: replication }) })
+}
+
+/// Makes the slot; gives its first position and its snapshot's name.
+async fn create_slot(session: &Session, replication: &mut Replication, name: &str) -> Result<(Lsn, String)> {
+    let process = replication.process();
+    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", quote::identifier(name));
+    let answer = tokio::time::timeout(blockers::LIMIT, replication.query(&command)).await;
+    let Ok(rows) = answer else {
+        let blockers = blockers::name_all(session, process).await;
+        // The server does not look at a socket while it waits, and would leave the slot behind.
+        session.execute("SELECT pg_terminate_backend($1)", &[&process]).await.map_err(crate::error::from_server)?;
+        return Err(blockers::too_long("the replication slot was not made", blockers?));
+    };
+    let rows = rows?;
+    let field = |index: usize| rows.first().and_then(|row: &Vec<Option<String>>| row.get(index)?.clone());
+    let read = field(1).and_then(|point| Lsn::parse(&point)).zip(field(2));
+    read.ok_or_else(|| godwit_model::Error::internal("the server's answer to CREATE_REPLICATION_SLOT cannot be read"))
+}

@@ -1,0 +1,130 @@
+//! The publication: exactly the task's tables, and, in its comment, what was changed on them for its sake.
+
+use std::sync::Arc;
+
+use godwit_model::{Error, Result, Table, TableName, codes};
+use tokio_postgres::Client;
+
+use super::locks::with_short_locks;
+use crate::{error, quote};
+
+/// The first line of the comment; the lines behind it name one table each.
+const HEADING: &str = "Made by Godwit. Replica identities before it was made:";
+
+/// How a table's replica identity stood before we changed it. Written in the transaction of the change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record(pub(crate) Vec<(TableName, String)>);
+
+impl Record {
+    /// One line: the words of ALTER TABLE that restore, a tab, the table's name in quotes.
+    pub(super) fn comment(&self) -> String {
+        let lines = self.0.iter().map(|(table, identity)| format!("\n{identity}\t{}\t{}", escaped(&table.schema), escaped(&table.name)));
+        HEADING.to_owned() + &lines.collect::<String>()
+    }
+
+    fn parse(comment: &str) -> Self {
+        let fields = comment.lines().skip(1).filter_map(|line| {
+            let mut fields = line.split('\t');
+            let (identity, schema, name) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((TableName::new(unescaped(schema), unescaped(name)), identity.to_owned()))
+        });
+        Record(fields.collect())
+    }
+
+    pub(crate) async fn read(client: &Client, publication: &str) -> Result<Option<Self>> {
+        let sql = "SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1";
+        let row = client.query_opt(sql, &[&publication]).await.map_err(error::from_server)?;
+        Ok(row.map(|row| Self::parse(row.get(0))))
+    }
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+fn unescaped(name: &str) -> String {
+    let mut text = String::new();
+    let mut rest = name.chars();
+    while let Some(next) = rest.next() {
+        text.push(match (next, next == '\\') {
+            (_, true) => match rest.next() {
+                Some('t') => '\t',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                other => other.unwrap_or('\\'),
+            },
+            (plain, false) => plain,
+        });
+    }
+    text
+}
+
+/// Makes it, empty, unless it is there.
+pub(super) async fn create(client: &Client, name: &str) -> Result<()> {
+    if Record::read(client, name).await?.is_some() {
+        return Ok(());
+    }
+    let name = quote::identifier(name);
+    let options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = false";
+    let comment = quote::literal(&Record::default().comment());
+    let sql = format!("BEGIN; CREATE PUBLICATION {name} WITH ({options}); COMMENT ON PUBLICATION {name} IS {comment}; COMMIT");
+    let made = client.batch_execute(&sql).await.map_err(error::from_server);
+    if made.is_err() && !client.is_closed() {
+        client.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
+    }
+    made
+}
+
+const KINDS: &str = "
+SELECT w.place, c.relkind = 'p'
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(schema, name, place)
+JOIN pg_namespace n ON n.nspname = w.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+ORDER BY w.place";
+
+/// Puts exactly these tables into it.
+pub(super) async fn publish(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<()> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
+    let rows = client.query(KINDS, &[&schemas, &names]).await.map_err(error::from_server)?;
+    let mut list = Vec::with_capacity(tables.len());
+    for (index, table) in tables.iter().enumerate() {
+        let row = rows.iter().find(|row| usize::try_from(row.get::<_, i64>(0)) == Ok(index + 1));
+        let is_partitioned: bool = row.ok_or_else(|| missing(&table.name))?.get(1);
+        // Children by inheritance are tables of their own; partitions belong to their root.
+        let only = if is_partitioned { "" } else { "ONLY " };
+        list.push(format!("{only}{}", quote::table(&table.name)));
+    }
+    let publication = quote::identifier(name);
+    let sql = format!("ALTER PUBLICATION {publication} SET TABLE {}", list.join(", "));
+    with_short_locks(client, &sql, &format!("publication {name}")).await
+}
+
+pub(super) fn missing(table: &TableName) -> Error {
+    Error::new(&codes::TABLE_MISSING, "the table is not there any more").at(format!("table {table}"))
+}
+
+/// Drops the publication and, in the same transaction, gives the tables their replica identities back.
+pub(crate) async fn drop_and_restore(client: &Client, name: &str) -> Result<()> {
+    let Some(record) = Record::read(client, name).await? else { return Ok(()) };
+    let mut statements = vec![format!("DROP PUBLICATION {}", quote::identifier(name))];
+    statements.extend(
+        record.0.iter().map(|(table, identity)| format!("ALTER TABLE IF EXISTS {} REPLICA IDENTITY {identity}", quote::table(table))),
+    );
+    with_short_locks(client, &statements.join("; "), &format!("publication {name}")).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_comes_back_as_it_was() {
+        let record = Record(vec![
+            (TableName::new("public", "a\tb\n\\c"), "DEFAULT".to_owned()),
+            (TableName::new("x y", "ünï"), "USING INDEX \"i\"".to_owned()),
+        ]);
+        assert_eq!(Record::parse(&record.comment()), record);
+        assert_eq!(Record::parse(""), Record::default());
+    }
+}

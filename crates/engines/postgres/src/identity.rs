@@ -1,0 +1,33 @@
+//! Who a server is.
+
+use godwit_model::{Capabilities, EndpointConfig, Result};
+use tokio_postgres::Client;
+
+use crate::error;
+
+/// Tasks between two endpoints of this dialect exchange native values, native load blocks and DDL.
+pub(crate) const DIALECT: &str = "postgres";
+
+/// What is known before the server was asked: the address stands for the identity.
+pub(crate) fn before_connecting(endpoint: &EndpointConfig) -> Capabilities {
+    let port = endpoint.port.unwrap_or(5432);
+    Capabilities { dialect: DIALECT, identity: format!("{}:{port}/{}", endpoint.host, endpoint.database), version: "PostgreSQL".to_owned() }
+}
+
+/// The cluster's system identifier and the database's number, which no two databases share, whatever address leads to
+/// them; without the right to read the former, the server's own address and start.
+pub(crate) async fn ask(client: &Client) -> Result<Capabilities> {
+    let sql = "SELECT current_setting('server_version'),
+        (SELECT oid::text FROM pg_database WHERE datname = current_database()),
+        coalesce(host(inet_server_addr()), 'local') || ':' || coalesce(inet_server_port()::text, '') || ' since ' || extract(epoch FROM pg_postmaster_start_time())::text,
+        has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
+    let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
+    let (version, database, address): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    let system = if row.get(3) {
+        let sql = "SELECT system_identifier::text FROM pg_control_system()";
+        client.query_one(sql, &[]).await.map_err(error::from_server)?.get(0)
+    } else {
+        address
+    };
+    Ok(Capabilities { dialect: DIALECT, identity: format!("{system}/{database}"), version: format!("PostgreSQL {version}") })
+}

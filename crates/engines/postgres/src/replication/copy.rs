@@ -1,0 +1,65 @@
+//! What travels in the two-way copy: pieces of the log and keepalives from the server, status updates from here.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use godwit_model::{Error, Result, codes};
+
+use crate::position::Lsn;
+
+/// What the server sends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LogMessage {
+    /// One message of the output plugin.
+    Data(Bytes),
+    /// Everything up to here was sent, or was of no interest.
+    Keepalive { end: Lsn, reply: bool },
+}
+
+impl LogMessage {
+    /// Of the body of a CopyData frame.
+    pub(crate) fn parse(body: Bytes) -> Result<Self> {
+        match body.first() {
+            // Start, end and clock stand before the plugin's bytes; the plugin says all of that better.
+            Some(b'w') if body.len() >= 25 => Ok(LogMessage::Data(body.slice(25..))),
+            Some(b'k') if body.len() >= 18 => {
+                let end = body[1..9].first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+                Ok(LogMessage::Keepalive { end: Lsn(end), reply: body[17] == 1 })
+            }
+            _ => Err(Error::new(&codes::LOG_UNDECODABLE, "the server sent a message of a kind that does not belong in its log")),
+        }
+    }
+}
+
+/// A CopyData frame that tells the server how far the log is durable here. One position is written, flushed and
+/// applied at once: there is no other that a server may rely on.
+pub(crate) fn status_update(durable: Lsn) -> BytesMut {
+    let mut message = BytesMut::with_capacity(39);
+    message.put_u8(b'd');
+    message.put_u32(38);
+    message.put_u8(b'r');
+    for _ in 0..3 {
+        message.put_u64(durable.0);
+    }
+    // The server does nothing with a client's clock.
+    message.put_u64(0);
+    message.put_u8(0);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_status_update_has_the_length_it_says() {
+        assert_eq!(status_update(Lsn(1)).len(), 39);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = LogMessage::parse(Bytes::from(bytes));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The task that owns a replication stream's socket.
+//!
+//! A server ends a stream that says nothing for `wal_sender_timeout`, so the socket is served by a task of its own: it
+//! goes on telling the server what is durable here while the reader is slow or paused. What arrives waits in a queue
+//! that is bounded by bytes; when the queue is full the socket is left unread and the server's log grows instead.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_model::{Error, Result, codes};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Replication;
+use super::copy::{LogMessage, status_update};
+use super::wire::{Frame, Wire};
+use crate::error::{self, ServerMessage};
+use crate::position::Lsn;
+
+/// How often the server hears from us at the latest (its default timeout is 60 s).
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// A new confirmed position is told after this pause, so that many confirmations cost one message.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
+/// Most packets in the queue; bytes are what bounds it, this only keeps many tiny packets from outgrowing them.
+const MOST_PACKETS: usize = 256;
+
+/// Messages that were read together, and their share of the queue.
+pub(crate) struct Received {
+    pub(crate) messages: VecDeque<LogMessage>,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// What a stream may hold, and how long the server waits for a word of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) queue_bytes: usize,
+    pub(crate) row_bytes: usize,
+    pub(crate) silence: Duration,
+}
+
+/// The reader's end. Dropping it ends the task and closes the connection.
+pub(crate) struct Pump {
+    packets: mpsc::Receiver<Result<Received>>,
+    durable: watch::Sender<Lsn>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Pump {
+    /// Starts the stream. `durable` is what is confirmed from the start.
+    pub(crate) async fn start(replication: Replication, command: &str, durable: Lsn, limits: Limits) -> Result<Self> {
+        let mut wire = replication.start(command).await?;
+        wire.limit_frames(limits.row_bytes);
+        let (sender, packets) = mpsc::channel(MOST_PACKETS);
+        let (durable, confirmed) = watch::channel(durable);
+        let bytes = limits.queue_bytes.clamp(1, u32::MAX as usize);
+        let queue = Queue { sender, room: Arc::new(Semaphore::new(bytes)), bytes };
+        let interval = STATUS_INTERVAL.min(limits.silence / 3);
+        let server = Server { wire, confirmed, interval, due: Instant::now() };
+        let task = tokio::spawn(serve(server, queue));
+        Ok(Pump { packets, durable, task })
+    }
+
+    /// Safe to drop while pending.
+    pub(crate) async fn next(&mut self) -> Result<Received> {
+        match self.packets.recv().await {
+            Some(received) => received,
+            None => Err(Error::new(&codes::CONNECTION_LOST, "the replication stream ended")),
+        }
+    }
+
+    /// Only forward.
+    pub(crate) fn confirm(&self, durable: Lsn) {
+        self.durable.send_if_modified(|known| {
+            let moves = durable > *known;
+            *known = durable.max(*known);
+            moves
+        });
+    }
+}
+
+struct Queue {
+    sender: mpsc::Sender<Result<Received>>,
+    room: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Waits for room.
+    async fn push(&self, messages: VecDeque<LogMessage>, weight: usize) -> Result<(), Gone> {
+        let share = u32::try_from(weight.min(self.bytes)).unwrap_or(u32::MAX);
+        let share = self.room.clone().acquire_many_owned(share).await.map_err(|_| Gone)?;
+        self.sender.send(Ok(Received { messages, _share: Some(share) })).await.map_err(|_| Gone)
+    }
+}
+
+/// The reader dropped its end.
+struct Gone;
+
+async fn serve(mut server: Server, queue: Queue) {
+    loop {
+        let (messages, weight) = match server.receive().await {
+            Ok(received) => received,
+            Err(problem) => {
+                let _ = server.while_waiting(queue.sender.send(Err(problem))).await;
+                return;
+            }
+        };
+        if messages.is_empty() {
+            continue;
+        }
+        match server.while_waiting(queue.push(messages, weight)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(Gone)) => return,
+            Err(problem) => {
+                let _ = queue.sender.send(Err(problem)).await;
+                return;
+            }
+        }
+    }
+}
+
+/// The server's end: its socket and what it must be told, and when.
+struct Server {
+    wire: Wire,
+    confirmed: watch::Receiver<Lsn>,
+    interval: Duration,
+    due: Instant,
+}
+
+impl Server {
+    /// Everything that has arrived, waiting for at least one read; may be nothing whole.
+    async fn receive(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
+        loop {
+            tokio::select! {
+                filled = self.wire.fill() => {
+                    filled?;
+                    return self.take_all().await;
+                }
+                () = tokio::time::sleep_until(self.due) => self.tell().await?,
+                changed = self.confirmed.changed() => self.soon(changed.is_ok()),
+            }
+        }
+    }
+
+    async fn take_all(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
+        let mut messages = VecDeque::new();
+        let mut weight = 0;
+        let mut asked = false;
+        while let Some(frame) = self.wire.take()? {
+            weight += frame.body.len() + std::mem::size_of::<LogMessage>();
+            let Some(message) = log_message(frame)? else { continue };
+            asked |= matches!(message, LogMessage::Keepalive { reply: true, .. });
+            messages.push_back(message);
+        }
+        if asked {
+            self.tell().await?;
+        }
+        Ok((messages, weight))
+    }
+
+    /// Goes on telling the server what is durable until `work` is done.
+    async fn while_waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep_until(self.due) => self.tell().await?,
+                changed = self.confirmed.changed() => self.soon(changed.is_ok()),
+            }
+        }
+    }
+
+    fn soon(&mut self, is_open: bool) {
+        // Without a reader nothing will change any more; this task is about to be ended.
+        let pause = if is_open { CONFIRM_PAUSE } else { self.interval };
+        self.due = self.due.min(Instant::now() + pause);
+    }
+
+    async fn tell(&mut self) -> Result<()> {
+        let durable = *self.confirmed.borrow_and_update();
+        self.due = Instant::now() + self.interval;
+        self.wire.send(&status_update(durable)).await
+    }
+}
+
+fn log_message(frame: Frame) -> Result<Option<LogMessage>> {
+    match frame.tag {
+        b'd' => LogMessage::parse(frame.body).map(Some),
+        b'E' => Err(error::from_message(&ServerMessage::parse(&frame.body))),
+        b'c' | b'C' | b'Z' => Err(Error::new(&codes::CONNECTION_LOST, "the server ended the replication stream")),
+        // Notices and settings that changed.
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,353 @@
+//! Steps from `pg_dump`: the server's own definitions of everything, under their own names.
+//!
+//! Fit where every table of the database is selected and nothing is renamed or left out, and where a `pg_dump` at least
+//! as new as the server is found (`GODWIT_PG_DUMP`, the PATH, the usual folders). Entries keep the dump's order, which
+//! respects what depends on what; each table's key is moved before the load, because changes are applied by it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use godwit_model::{
+    EndpointConfig, Error, Grants, NotCarried, Owners, Result, SchemaItem, Selection, Stage, TableMapping, TableName, Task, TlsMode, codes,
+};
+use tokio::process::Command;
+use tokio_postgres::Client;
+
+use super::catalog::{self, CatalogTable, TableKind};
+use super::entries::{DumpEntry, split};
+use crate::error;
+
+pub(crate) enum Outcome {
+    Steps(Vec<SchemaItem>, Vec<NotCarried>),
+    /// Why our own DDL must do.
+    Unfit(String),
+}
+
+pub(crate) async fn try_steps(client: &Client, task: &Task, tables: &[CatalogTable], mappings: &[TableMapping]) -> Result<Outcome> {
+    if let Some(mapping) = mappings.iter().find(|mapping| !mapping.is_identity()) {
+        return Ok(Outcome::Unfit(format!("{} is mapped, so only tables are made", mapping.source)));
+    }
+    if mappings
+        .iter()
+        .zip(tables)
+        .any(|(mapping, table)| mapping.columns.len() != table.table.columns.iter().filter(|c| !c.generated).count())
+    {
+        return Ok(Outcome::Unfit("columns are left out, so only tables are made".to_owned()));
+    }
+    let all = catalog::read_selected(client, &Selection::default()).await?;
+    if all.iter().filter(|table| table.kind != TableKind::Foreign).count() != tables.len() {
+        return Ok(Outcome::Unfit("not every table is selected, so only tables are made".to_owned()));
+    }
+    let major: i32 =
+        client.query_one("SELECT current_setting('server_version_num')::int4 / 10000", &[]).await.map_err(error::from_server)?.get(0);
+    let Some(program) = find_program(major).await else {
+        return Ok(Outcome::Unfit(format!("no pg_dump {major} or newer was found, so only tables are made")));
+    };
+    let text = run(&program, task).await?;
+    let places = places(client, tables).await?;
+    let (items, mut left) = staged(split(&text), &places);
+    let mut items = unique_ids(items);
+    items.extend(refreshes(client).await?);
+    left.extend(publications(client).await?);
+    Ok(Outcome::Steps(items, left))
+}
+
+async fn find_program(major: i32) -> Option<PathBuf> {
+    let named = std::env::var_os("GODWIT_PG_DUMP").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let debian = (major..=MOST_MAJOR).map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/pg_dump")));
+    for program in named.into_iter().chain([PathBuf::from("pg_dump")]).chain(debian) {
+        if version_of(&program).await.is_some_and(|version| version >= major) {
+            return Some(program);
+        }
+    }
+    None
+}
+
+/// How far ahead of the servers we know the usual folders are looked at.
+const MOST_MAJOR: i32 = 25;
+
+async fn version_of(program: &std::path::Path) -> Option<i32> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    // pg_dump (PostgreSQL) 18.1
+    let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+async fn run(program: &std::path::Path, task: &Task) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(["--schema-only", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8"]);
+    command.args(["--exclude-schema=godwit", "--lock-wait-timeout=10s"]);
+    if task.schema.owners == Owners::Current {
+        command.arg("--no-owner");
+    }
+    if task.schema.grants == Grants::List {
+        command.arg("--no-privileges");
+    }
+    connection(&mut command, &task.source);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|problem| {
+        Error::new(&codes::SERVER_REFUSED, "pg_dump could not be started").at(program.display().to_string()).caused_by(problem)
+    })?;
+    if !output.status.success() {
+        return Err(Error::new(&codes::SERVER_REFUSED, "pg_dump could not read the source's schema")
+            .at(task.source.display())
+            .detail(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+            .remedy("mend what pg_dump says, or let the task make tables only (schema.create: tables)"));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|problem| Error::new(&codes::SERVER_REFUSED, "pg_dump's output is not UTF-8").caused_by(problem))
+}
+
+/// By environment, so that no secret stands in the list of processes.
+fn connection(command: &mut Command, endpoint: &EndpointConfig) {
+    command.env("PGDATABASE", &endpoint.database);
+    if !endpoint.host.is_empty() {
+        command.env("PGHOST", &endpoint.host);
+    }
+    if let Some(port) = endpoint.port {
+        command.env("PGPORT", port.to_string());
+    }
+    if let Some(user) = &endpoint.user {
+        command.env("PGUSER", user);
+    }
+    if let Some(password) = &endpoint.password {
+        command.env("PGPASSWORD", password.expose());
+    }
+    let mode = match endpoint.tls.mode {
+        TlsMode::Disable => "disable",
+        TlsMode::Prefer => "prefer",
+        TlsMode::Require => "require",
+        TlsMode::VerifyCa => "verify-ca",
+        TlsMode::VerifyFull => "verify-full",
+    };
+    command.env("PGSSLMODE", mode);
+    // The password above must not be looked for elsewhere, and statements of ours must not meet a role's timeouts.
+    command.env("PGOPTIONS", "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0").env_remove("PGSERVICE");
+    for (name, path) in [("PGSSLROOTCERT", &endpoint.tls.ca), ("PGSSLCERT", &endpoint.tls.certificate), ("PGSSLKEY", &endpoint.tls.key)] {
+        if let Some(path) = path {
+            command.env(name, path);
+        }
+    }
+}
+
+/// Where indexes and constraints belong: the selected table, the root for those of a partition.
+pub(crate) struct Places {
+    roots: HashMap<TableName, TableName>,
+    index_tables: HashMap<TableName, TableName>,
+    /// Indexes behind keys, those of partitions included.
+    keys: HashSet<TableName>,
+}
+
+async fn places(client: &Client, tables: &[CatalogTable]) -> Result<Places> {
+    let mut roots: HashMap<TableName, TableName> =
+        tables.iter().map(|table| (table.table.name.clone(), table.table.name.clone())).collect();
+    let sql = "SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
+        WHERE c.relispartition AND c.relkind IN ('r', 'p')";
+    for row in client.query(sql, &[]).await.map_err(error::from_server)? {
+        roots.insert(
+            TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+            TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
+        );
+    }
+    let key_oids: Vec<u32> = tables.iter().filter_map(|table| table.key_index.as_ref()).map(|index| index.oid).collect();
+    let sql = "SELECT n.nspname::text, ic.relname::text, c.relname::text,
+            ic.oid = ANY($1) OR EXISTS (SELECT FROM pg_partition_ancestors(ic.oid) p(oid) WHERE p.oid = ANY($1))
+        FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')";
+    let (mut index_tables, mut keys) = (HashMap::new(), HashSet::new());
+    for row in client.query(sql, &[&key_oids]).await.map_err(error::from_server)? {
+        let (schema, index, table): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let name = TableName::new(schema, index);
+        if row.get(3) {
+            keys.insert(name.clone());
+        }
+        index_tables.insert(name, TableName::new(schema, table));
+    }
+    Ok(Places { roots, index_tables, keys })
+}
+
+impl Places {
+    fn root_of_index(&self, schema: &str, index: &str) -> Option<TableName> {
+        self.index_tables.get(&TableName::new(schema, index)).and_then(|table| self.roots.get(table)).cloned()
+    }
+
+    /// Entries of constraints are named `table constraint`, and both may hold blanks: the table that is known decides.
+    fn constraint<'a>(&self, entry: &'a DumpEntry) -> Option<(TableName, &'a str)> {
+        let blanks = entry.name.match_indices(' ').map(|(place, _)| entry.name.split_at(place));
+        let mut known = blanks.filter_map(|(table, rest)| {
+            let root = self.roots.get(&TableName::new(entry.schema.as_str(), table))?;
+            Some((root.clone(), &rest[1..]))
+        });
+        known.next()
+    }
+}
+
+/// Gives every entry its stage; keys of tables come last of what is made before the load.
+fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<NotCarried>) {
+    let (mut before, mut keys, mut after, mut finish) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut left = Vec::new();
+    for entry in entries {
+        let object = format!("{} {}.{}", entry.kind, entry.schema, entry.name);
+        if is_ours(&entry) || comes_by_itself(&entry) {
+            continue;
+        }
+        match entry.kind.as_str() {
+            "INDEX" | "INDEX ATTACH" => {
+                let is_key = places.keys.contains(&TableName::new(entry.schema.as_str(), entry.name.as_str()));
+                match (is_key, places.root_of_index(&entry.schema, &entry.name)) {
+                    (true, _) => keys.push(item(entry, Stage::BeforeLoad, None)),
+                    (false, Some(table)) => after.push(item(entry, Stage::AfterLoad, Some(table))),
+                    // Of a materialized view.
+                    (false, None) => finish.push(item(entry, Stage::AtFinish, None)),
+                }
+            }
+            "CONSTRAINT" | "CHECK CONSTRAINT" => match places.constraint(&entry) {
+                Some((_, name)) if places.keys.contains(&TableName::new(entry.schema.as_str(), name)) => {
+                    keys.push(item(entry, Stage::BeforeLoad, None));
+                }
+                Some((table, _)) => after.push(item(entry, Stage::AfterLoad, Some(table))),
+                None => after.push(item(entry, Stage::AfterLoad, None)),
+            },
+            _ => match stage_of_kind(&entry.kind) {
+                Some(Stage::BeforeLoad) => before.push(item(entry, Stage::BeforeLoad, None)),
+                Some(Stage::AfterLoad) => after.push(item(entry, Stage::AfterLoad, None)),
+                Some(Stage::AtFinish) => finish.push(item(entry, Stage::AtFinish, None)),
+                None => left.push(NotCarried { object, reason: "this kind of object is not made at a target".to_owned() }),
+            },
+        }
+    }
+    let always: Vec<SchemaItem> = before.iter_mut().filter_map(by_default_until_finish).collect();
+    before.extend(keys);
+    before.extend(after);
+    before.extend(always);
+    before.extend(finish);
+    (before, left)
+}
+
+/// A schema's file has no database beside it: entries are staged by their kind alone, all constraints and unique
+/// indexes before the load, since any of them may be a key.
+pub(crate) fn staged_by_kind(entries: Vec<DumpEntry>) -> Vec<SchemaItem> {
+    let items = entries.into_iter().filter(|entry| !is_ours(entry) && !comes_by_itself(entry)).map(|entry| {
+        let stage = match entry.kind.as_str() {
+            "CONSTRAINT" => Stage::BeforeLoad,
+            "INDEX" if entry.sql.starts_with("CREATE UNIQUE") => Stage::BeforeLoad,
+            "INDEX" | "INDEX ATTACH" | "CHECK CONSTRAINT" => Stage::AfterLoad,
+            kind => stage_of_kind(kind).unwrap_or(Stage::AtFinish),
+        };
+        item(entry, stage, None)
+    });
+    unique_ids(items.collect())
+}
+
+fn stage_of_kind(kind: &str) -> Option<Stage> {
+    match kind {
+        "STATISTICS" => Some(Stage::AfterLoad),
+        "FK CONSTRAINT"
+        | "TRIGGER"
+        | "RULE"
+        | "POLICY"
+        | "ROW SECURITY"
+        | "EVENT TRIGGER"
+        | "COMMENT"
+        | "ACL"
+        | "DEFAULT ACL"
+        | "SECURITY LABEL"
+        | "MATERIALIZED VIEW DATA" => Some(Stage::AtFinish),
+        "PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" | "SUBSCRIPTION" | "BLOB" | "BLOBS" | "BLOB METADATA" => None,
+        "DATABASE" | "DATABASE PROPERTIES" | "ENCODING" | "STDSTRINGS" | "SEARCHPATH" => None,
+        // The dump's own order holds for types, functions, tables, sequences, views and whatever comes new.
+        _ => Some(Stage::BeforeLoad),
+    }
+}
+
+/// The comment of an extension comes with it, and only its owner may write it.
+fn comes_by_itself(entry: &DumpEntry) -> bool {
+    entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public")
+}
+
+fn is_ours(entry: &DumpEntry) -> bool {
+    entry.schema == "godwit" || entry.name.starts_with("godwit_") || entry.name == "godwit" && entry.kind == "SCHEMA"
+}
+
+fn item(entry: DumpEntry, stage: Stage, table: Option<TableName>) -> SchemaItem {
+    let id = if entry.schema == "-" {
+        format!("{} {}", entry.kind, entry.name)
+    } else {
+        format!("{} {}.{}", entry.kind, entry.schema, entry.name)
+    };
+    // The schema public is there in every new database.
+    let sql = match entry.sql.strip_prefix("CREATE SCHEMA ") {
+        Some(rest) => format!("CREATE SCHEMA IF NOT EXISTS {rest}"),
+        None => entry.sql,
+    };
+    SchemaItem { id, stage, table, sql: vec![sql] }
+}
+
+/// An identity that is always generated refuses every UPDATE of its column: it is so again at finish. Gives that step.
+fn by_default_until_finish(item: &mut SchemaItem) -> Option<SchemaItem> {
+    const ALWAYS: &str = " ADD GENERATED ALWAYS AS IDENTITY";
+    if !item.id.starts_with("SEQUENCE ") {
+        return None;
+    }
+    let sql = item.sql.first_mut()?;
+    let alter = sql.split_once(ALWAYS)?.0.to_owned();
+    *sql = sql.replacen(ALWAYS, " ADD GENERATED BY DEFAULT AS IDENTITY", 1);
+    let id = format!("IDENTITY {}", item.id);
+    Some(SchemaItem { id, stage: Stage::AtFinish, table: None, sql: vec![format!("{alter} SET GENERATED ALWAYS")] })
+}
+
+/// A dump may hold two entries of one name (a view made in two steps).
+fn unique_ids(items: Vec<SchemaItem>) -> Vec<SchemaItem> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let number = |mut item: SchemaItem| {
+        let count = seen.entry(item.id.clone()).or_insert(0);
+        *count += 1;
+        if *count > 1 {
+            item.id = format!("{} ({count})", item.id);
+        }
+        item
+    };
+    items.into_iter().map(number).collect()
+}
+
+/// Materialized views that hold rows at the source, each after those it reads.
+async fn refreshes(client: &Client) -> Result<Vec<SchemaItem>> {
+    let sql = "SELECT c.oid::regclass::text, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+          AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+        ORDER BY c.oid";
+    let rows = client.query(sql, &[]).await.map_err(error::from_server)?;
+    let refresh = |row: &tokio_postgres::Row| SchemaItem {
+        id: format!("REFRESH {}", row.get::<_, &str>(1)),
+        stage: Stage::AtFinish,
+        table: None,
+        sql: vec![format!("REFRESH MATERIALIZED VIEW {}", row.get::<_, &str>(0))],
+    };
+    Ok(rows.iter().map(refresh).collect())
+}
+
+async fn publications(client: &Client) -> Result<Vec<NotCarried>> {
+    let rows = client.query("SELECT pubname::text FROM pg_publication WHERE pubname NOT LIKE 'godwit%' ORDER BY 1", &[]).await;
+    let left = |row: &tokio_postgres::Row| NotCarried {
+        object: format!("PUBLICATION {}", row.get::<_, &str>(0)),
+        reason: "who replicates from the target is decided there".to_owned(),
+    };
+    Ok(rows.map_err(error::from_server)?.iter().map(left).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_by_default_until_finish() {
+        let sql = "ALTER TABLE public.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME public.t_id_seq\n);";
+        let mut made = SchemaItem { id: "SEQUENCE public.t_id_seq".into(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.into()] };
+        let finish = by_default_until_finish(&mut made).unwrap();
+        assert_eq!(finish.sql, ["ALTER TABLE public.t ALTER COLUMN id SET GENERATED ALWAYS"]);
+        assert!(made.sql[0].contains("BY DEFAULT"));
+    }
+}

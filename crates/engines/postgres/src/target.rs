@@ -1,0 +1,203 @@
+//! The store that rows and changes go to.
+//!
+//! Sessions are opened when they are needed and used again; those that write are made ready by `writer`.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use godwit_model::{
+    Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result, RowReader,
+    SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace,
+};
+use tokio_postgres::Client;
+
+use crate::digest::ServerExaminer;
+use crate::sessions::Sessions;
+use crate::{apply, check, connect, error, identity, lease, load, present, quote, schema, writer};
+
+pub(crate) struct PostgresTarget {
+    sessions: Arc<Sessions>,
+    examiner: ServerExaminer,
+    capabilities: Capabilities,
+    known: OnceLock<Capabilities>,
+}
+
+impl PostgresTarget {
+    pub(crate) fn new(task: &Task) -> Self {
+        let sessions = Arc::new(Sessions::of_writer(task.target.clone(), "godwit target"));
+        PostgresTarget {
+            examiner: ServerExaminer::new(sessions.clone()),
+            capabilities: identity::before_connecting(&task.target),
+            known: OnceLock::new(),
+            sessions,
+        }
+    }
+
+    /// Remembers who the server is, for `capabilities`, which cannot ask.
+    async fn learn(&self, client: &Client) -> Result<()> {
+        if self.known.get().is_none() {
+            let _ = self.known.set(identity::ask(client).await?);
+        }
+        Ok(())
+    }
+}
+
+const BEGIN: &str = "BEGIN";
+/// Steps come from `pg_dump` and from us alike: nothing may be looked up by a path, and a function may speak of tables
+/// that are made later.
+const BEGIN_SCHEMA: &str = "BEGIN; SET LOCAL search_path TO ''; SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content";
+
+#[async_trait]
+impl Target for PostgresTarget {
+    fn capabilities(&self) -> Capabilities {
+        self.known.get().unwrap_or(&self.capabilities).clone()
+    }
+
+    async fn check(&self, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
+        let session = self.sessions.take().await?;
+        self.learn(&session).await?;
+        let findings = check::target(&session, needs).await?;
+        session.give_back();
+        Ok(findings)
+    }
+
+    async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>> {
+        let session = self.sessions.take().await?;
+        self.learn(&session).await?;
+        let present = present::read(&session, tables).await?;
+        session.give_back();
+        Ok(present)
+    }
+
+    async fn install(&self) -> Result<()> {
+        let session = self.sessions.take().await?;
+        self.learn(&session).await?;
+        lease::install(&session).await?;
+        session.give_back();
+        Ok(())
+    }
+
+    async fn lease(&self, task: &TaskName) -> Result<Option<LeaseRecord>> {
+        let session = self.sessions.take().await?;
+        self.learn(&session).await?;
+        let record = lease::read(&session, task).await?;
+        session.give_back();
+        Ok(record)
+    }
+
+    async fn take_lease(&self, task: &TaskName, holder: &Holder, seen: Option<&LeaseRecord>) -> Result<Option<LeaseRecord>> {
+        let session = self.sessions.take().await?;
+        let record = lease::take(&session, task, holder, seen).await?;
+        session.give_back();
+        Ok(record)
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        let session = self.sessions.take().await?;
+        lease::fence(&session, lease).await?;
+        session.give_back();
+        Ok(())
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<()> {
+        let session = self.sessions.take().await?;
+        lease::release(&session, lease).await?;
+        session.give_back();
+        Ok(())
+    }
+
+    async fn ledger(&self, task: &TaskName) -> Result<Vec<Entry>> {
+        let session = self.sessions.take().await?;
+        let entries = lease::ledger(&session, task).await?;
+        session.give_back();
+        Ok(entries)
+    }
+
+    async fn record(&self, lease: &Lease, entries: &[Entry]) -> Result<()> {
+        self.in_transaction(lease, BEGIN, &[], entries).await
+    }
+
+    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()> {
+        let step = self.in_transaction(lease, BEGIN_SCHEMA, &item.sql, std::slice::from_ref(done)).await;
+        step.map_err(|error| error.at_least_at(|| item.id.clone()))
+    }
+
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
+        let names = tables.iter().map(quote::table).collect::<Vec<_>>().join(", ");
+        let verb = if drop { "DROP TABLE" } else { "TRUNCATE" };
+        let statements = if names.is_empty() { Vec::new() } else { vec![format!("{verb} {names}")] };
+        self.in_transaction(lease, BEGIN, &statements, std::slice::from_ref(done)).await
+    }
+
+    async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {
+        let session = self.sessions.take().await?;
+        let written = load::write_chunk(&session, lease, write, rows).await?;
+        session.give_back();
+        Ok(written)
+    }
+
+    async fn applier(&self, lease: &Lease, mappings: &[Arc<TableMapping>]) -> Result<Box<dyn Applier>> {
+        let session = connect::sql(self.sessions.endpoint(), "godwit apply").await?;
+        writer::prepare(&session).await?;
+        Ok(Box::new(apply::PostgresApplier::open(session, lease, mappings).await?))
+    }
+
+    async fn set_sequences(&self, lease: &Lease, values: &[SequenceValue]) -> Result<()> {
+        let session = self.sessions.take().await?;
+        session.batch_execute(BEGIN).await.map_err(error::from_server)?;
+        lease::fence(&session, lease).await?;
+        schema::set_values(&session, values).await?;
+        session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        session.give_back();
+        Ok(())
+    }
+
+    async fn analyze(&self, tables: &[TableName]) -> Result<()> {
+        let session = self.sessions.take().await?;
+        for table in tables {
+            session.batch_execute(&format!("ANALYZE {}", quote::table(table))).await.map_err(error::from_server)?;
+        }
+        session.give_back();
+        Ok(())
+    }
+
+    async fn traces(&self, task: &TaskName) -> Result<Vec<Trace>> {
+        let session = self.sessions.take().await?;
+        let mut traces = Vec::new();
+        if lease::installed(&session).await? {
+            let rows = lease::read(&session, task).await?.is_some() as usize + lease::ledger(&session, task).await?.len();
+            if rows > 0 {
+                traces.push(Trace { what: format!("{rows} rows for task {task} in the tables lease and ledger of schema godwit") });
+            }
+        }
+        session.give_back();
+        Ok(traces)
+    }
+
+    async fn remove_traces(&self, task: &TaskName) -> Result<()> {
+        let session = self.sessions.take().await?;
+        lease::remove(&session, task).await?;
+        session.give_back();
+        Ok(())
+    }
+
+    fn examiner(&self) -> &dyn Examiner {
+        &self.examiner
+    }
+}
+
+impl PostgresTarget {
+    /// Statements, entries and the proof of the lease in one durable transaction.
+    async fn in_transaction(&self, lease: &Lease, begin: &str, statements: &[String], entries: &[Entry]) -> Result<()> {
+        let session = self.sessions.take().await?;
+        session.batch_execute(&format!("{begin}; {}", writer::provenance(&lease.task, ""))).await.map_err(error::from_server)?;
+        for statement in statements {
+            session.batch_execute(statement).await.map_err(error::from_server)?;
+        }
+        lease::write_entries(&session, &lease.task, entries).await?;
+        lease::fence(&session, lease).await?;
+        session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        session.give_back();
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! The PostgreSQL engine against real servers.
+
+#![allow(clippy::unwrap_used)]
+
+mod capture;
+mod load;
+mod pair;
+mod schema;
+mod target;

@@ -1,0 +1,270 @@
+//! Lease, ledger, applier.
+
+use std::sync::Arc;
+
+use godwit_model::{
+    Applied, Checkpoint, Create, Group, Lease, LogId, Mismatch, Position, RowBatch, Sequence, Stage, TableMapping, TableWrite, Value,
+    WriteKind, codes,
+};
+
+use super::pair::{Pair, entry, holder, mappings};
+
+fn native(text: &str) -> Value {
+    Value::Native(text.to_owned().into())
+}
+
+fn write(mapping: &Arc<TableMapping>, kind: WriteKind, columns: &[usize], rows: &[Vec<Value>]) -> TableWrite {
+    let mut batch = RowBatch::new(rows.first().map_or(1, Vec::len));
+    for row in rows {
+        batch.push(row.iter().cloned());
+    }
+    TableWrite { mapping: mapping.clone(), kind, columns: columns.to_vec(), rows: batch, strict: true }
+}
+
+fn group(writes: Vec<TableWrite>) -> Group {
+    Group { writes, origin: "shop 0/1".to_owned() }
+}
+
+fn checkpoint(number: u64) -> Checkpoint {
+    Checkpoint { position: Position::from(format!("0/{number}")), log: LogId(u128::MAX - 3), sequence: Sequence(number) }
+}
+
+async fn made(major: u16, sql: &str) -> Option<(Pair, Lease, Vec<Arc<TableMapping>>)> {
+    let pair = Pair::new(major, |task| task.schema.create = Create::Tables)?;
+    pair.at_source(sql).await;
+    let description = pair.source.describe(&pair.task).await.unwrap();
+    let mappings = mappings(&pair.task, &description);
+    let lease = pair.lease().await;
+    pair.perform(&lease, &description, Stage::BeforeLoad).await;
+    Some((pair, lease, mappings))
+}
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text, tags text[], code char(4), price numeric(6,2), flag \"char\")";
+
+#[tokio::test]
+async fn sets_of_every_kind_are_applied_and_counted() {
+    for major in [15, 18] {
+        let Some((pair, lease, mappings)) = made(major, TABLE).await else { return };
+        let t = &mappings[0];
+        let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+        let row = |id: &str, name: Value, tags: Value| vec![native(id), name, tags, native("ab  "), native("1.50"), native("x")];
+        let inserts = write(
+            t,
+            WriteKind::Insert,
+            &[0, 1, 2, 3, 4, 5],
+            &[
+                row("1", native(""), native("{a,\"b,c\",NULL}")),
+                row("2", Value::Null, Value::Null),
+                row("3", native("q\"\\'{}"), native("{{x},{y}}")),
+            ],
+        );
+        assert!(matches!(applier.apply(&group(vec![inserts])).await.unwrap(), Applied::AsExpected));
+        let more = vec![
+            write(t, WriteKind::Update, &[1], &[vec![native("2"), native("two")]]),
+            write(t, WriteKind::Update, &[0], &[vec![native("3"), native("4")]]),
+            write(t, WriteKind::Delete, &[], &[vec![native("1")]]),
+            write(t, WriteKind::Upsert, &[1], &[vec![native("2"), native("zwei")], vec![native("9"), native("neun")]]),
+        ];
+        assert!(matches!(applier.apply(&group(more)).await.unwrap(), Applied::AsExpected));
+        applier.commit(None, &checkpoint(1), &[entry("p1/t")]).await.unwrap();
+        applier.durable().await.unwrap();
+        let all = "SELECT string_agg(id || ':' || name || ':' || coalesce(tags::text, '-') || ':' || coalesce(code::text || flag::text, '-'), ' ' ORDER BY id) FROM t";
+        assert_eq!(pair.ask_target(all).await.as_deref(), Some("2:zwei:-:abx 4:q\"\\'{}:{{x},{y}}:abx 9:neun:-:-"));
+        let record = pair.target.lease(&pair.task.name).await.unwrap().unwrap();
+        assert_eq!(record.checkpoint, Some(checkpoint(1)));
+        assert!(applier.apply(&group(vec![write(t, WriteKind::Truncate, &[], &[])])).await.is_ok());
+        applier.commit(Some(&checkpoint(1)), &checkpoint(2), &[]).await.unwrap();
+        assert_eq!(pair.ask_target("SELECT count(*) FROM t").await.as_deref(), Some("0"));
+    }
+}
+
+#[tokio::test]
+async fn anything_unexpected_is_rolled_back_to_its_group() {
+    let Some((pair, lease, mappings)) = made(18, TABLE).await else { return };
+    let t = &mappings[0];
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let insert = |id: &str| write(t, WriteKind::Insert, &[0], &[vec![native(id)]]);
+    assert!(matches!(applier.apply(&group(vec![insert("1")])).await.unwrap(), Applied::AsExpected));
+    let missing = group(vec![insert("2"), write(t, WriteKind::Delete, &[], &[vec![native("7")]])]);
+    let expected = Mismatch { write: 1, expected: 1, touched: 0 };
+    assert!(matches!(applier.apply(&missing).await.unwrap(), Applied::Unexpected(mismatch) if mismatch == expected));
+    let refused = group(vec![insert("3"), insert("1"), insert("4")]);
+    match applier.apply(&refused).await.unwrap() {
+        Applied::Refused(error) => assert!(error.is(&codes::VALUE_REFUSED) && !error.what().contains("(1)"), "{error:?}"),
+        other => panic!("{other:?}"),
+    }
+    let long = group(vec![write(t, WriteKind::Insert, &[0, 3], &[vec![native("5"), native("abcdef")]])]);
+    assert!(matches!(applier.apply(&long).await.unwrap(), Applied::Refused(_)), "a value that is too long is never cut");
+    let lenient = TableWrite { strict: false, ..write(t, WriteKind::Delete, &[], &[vec![native("7")]]) };
+    assert!(matches!(applier.apply(&group(vec![lenient])).await.unwrap(), Applied::AsExpected));
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT string_agg(id::text, ',') FROM t").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn rows_without_a_key_go_one_by_one() {
+    let Some((pair, lease, mappings)) = made(15, "CREATE TABLE k (a float8, b text)").await else { return };
+    let k = &mappings[0];
+    pair.at_target("INSERT INTO k VALUES (0, NULL), (0, NULL), ('-0', NULL), (1, 'x')").await;
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let writes = vec![
+        write(k, WriteKind::DeleteWhole, &[0, 1], &[vec![native("0"), Value::Null]]),
+        write(k, WriteKind::UpdateWhole, &[0, 1], &[vec![native("1"), native("x"), native("2"), Value::Null]]),
+    ];
+    assert!(matches!(applier.apply(&group(writes)).await.unwrap(), Applied::AsExpected));
+    let missing = group(vec![write(k, WriteKind::DeleteWhole, &[0, 1], &[vec![native("5"), Value::Null]])]);
+    assert!(matches!(applier.apply(&missing).await.unwrap(), Applied::Unexpected(_)));
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM k").await.as_deref(), Some("-0 0 2"));
+}
+
+#[tokio::test]
+async fn an_old_process_that_wakes_cannot_write() {
+    let Some((pair, lease, mappings)) = made(18, TABLE).await else { return };
+    let t = &mappings[0];
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let insert = group(vec![write(t, WriteKind::Insert, &[0], &[vec![native("1")]])]);
+    assert!(matches!(applier.apply(&insert).await.unwrap(), Applied::AsExpected));
+    let seen = pair.target.lease(&pair.task.name).await.unwrap();
+    let taken = pair.target.take_lease(&pair.task.name, &holder(2), seen.as_ref()).await.unwrap().unwrap();
+    assert_eq!(taken.epoch, lease.epoch + 1);
+    assert!(pair.target.take_lease(&pair.task.name, &holder(3), seen.as_ref()).await.unwrap().is_none());
+    assert!(applier.commit(None, &checkpoint(1), &[]).await.unwrap_err().is(&codes::LEASE_LOST));
+    assert!(pair.target.renew(&lease).await.unwrap_err().is(&codes::LEASE_LOST));
+    assert!(pair.target.record(&lease, &[entry("x")]).await.unwrap_err().is(&codes::LEASE_LOST));
+    assert_eq!(pair.ask_target("SELECT count(*) FROM t").await.as_deref(), Some("0"));
+    let lease = Lease { epoch: taken.epoch, ..lease };
+    pair.target.release(&lease).await.unwrap();
+    assert_eq!(pair.target.lease(&pair.task.name).await.unwrap().unwrap().holder, None);
+    pair.target.remove_traces(&pair.task.name).await.unwrap();
+    assert!(pair.target.traces(&pair.task.name).await.unwrap().is_empty());
+    assert_eq!(pair.ask_target("SELECT count(*) FROM pg_namespace WHERE nspname = 'godwit'").await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn a_checkpoint_moves_only_from_where_it_was() {
+    let Some((pair, lease, mappings)) = made(18, TABLE).await else { return };
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert!(applier.commit(None, &checkpoint(2), &[]).await.unwrap_err().is(&codes::TARGET_CHANGED));
+    applier.commit(Some(&checkpoint(1)), &checkpoint(2), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_of_an_extensions_type_are_found_by_its_own_equality() {
+    let sql = "CREATE EXTENSION citext; CREATE TABLE c (k citext PRIMARY KEY, v text); CREATE TABLE e (a int[] PRIMARY KEY, b varchar(3))";
+    let Some((pair, lease, mappings)) = made(18, sql).await else { return };
+    let (c, e) = (&mappings[0], &mappings[1]);
+    assert!(!c.key_is_exact && !e.key_is_exact);
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let writes = vec![
+        write(c, WriteKind::Insert, &[0, 1], &[vec![native("Ann"), native("1")]]),
+        write(c, WriteKind::Update, &[1], &[vec![native("ANN"), native("2")]]),
+        write(c, WriteKind::Upsert, &[1], &[vec![native("ann"), native("3")]]),
+        write(e, WriteKind::Insert, &[0, 1], &[vec![native("{1,2}"), native("x")]]),
+        write(e, WriteKind::Delete, &[], &[vec![native("{1,2}")]]),
+    ];
+    let applied = applier.apply(&group(writes)).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT k || v FROM c").await.as_deref(), Some("Ann3"));
+}
+
+#[tokio::test]
+async fn a_row_of_1600_columns_is_written() {
+    let columns: Vec<String> = (1..1600).map(|number| format!("c{number} int")).collect();
+    let Some((pair, lease, mappings)) = made(15, &format!("CREATE TABLE w (id int PRIMARY KEY, {})", columns.join(", "))).await else {
+        return;
+    };
+    let w = &mappings[0];
+    let all: Vec<usize> = (0..1600).collect();
+    let row = |id: &str| std::iter::once(native(id)).chain((1..1600).map(|number| native(&number.to_string()))).collect::<Vec<_>>();
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let writes = vec![
+        write(w, WriteKind::Insert, &all, &[row("1"), row("2")]),
+        write(w, WriteKind::Update, &all[1..], &[row("1")]),
+        write(w, WriteKind::Upsert, &all[1..], &[row("1"), row("3")]),
+    ];
+    let applied = applier.apply(&group(writes)).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT count(*) || ':' || sum(c1599) FROM w").await.as_deref(), Some("3:4797"));
+}
+
+#[tokio::test]
+async fn swapped_values_of_a_deferrable_constraint_hold_at_the_end_of_a_group() {
+    let sql = "CREATE TABLE d (id int PRIMARY KEY, u int UNIQUE DEFERRABLE)";
+    let Some((pair, lease, mappings)) = made(18, sql).await else { return };
+    pair.at_target("ALTER TABLE d ADD UNIQUE (u) DEFERRABLE; INSERT INTO d VALUES (1, 1), (2, 2)").await;
+    let d = &mappings[0];
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let swap = |id: &str, u: &str| write(d, WriteKind::Update, &[1], &[vec![native(id), native(u)]]);
+    let applied = applier.apply(&group(vec![swap("1", "2"), swap("2", "1")])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn any_text_comes_back_as_it_went() {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    let sql = "CREATE TABLE v (id int PRIMARY KEY, t text, a text[], b bytea, c char(9), j json)";
+    let Some((mut pair, lease, mappings)) = made(18, sql).await else { return };
+    let v = &mappings[0];
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let mut text = || "[^\\x00]{0,30}".new_tree(&mut runner).unwrap().current();
+    let rows: Vec<Vec<Value>> = (0..500)
+        .map(|id: i32| {
+            let one = text();
+            let element = one.replace('\\', "\\\\").replace('"', "\\\"");
+            let array = format!("{{\"{element}\",NULL}}");
+            let bytes: String = one.bytes().fold("\\x".to_owned(), |hex, byte| format!("{hex}{byte:02x}"));
+            let json = format!("[ {id} , \"{}\"]", "é'\\u00e9");
+            vec![native(&id.to_string()), native(&text()), native(&array), native(&bytes), native("a        "), native(&json)]
+        })
+        .collect();
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let applied = applier.apply(&group(vec![write(v, WriteKind::Insert, &[0, 1, 2, 3, 4, 5], &rows)])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    pair.task.source = pair.task.target.clone();
+    let mut keys = RowBatch::new(1);
+    rows.iter().for_each(|row| keys.push([row[0].clone()]));
+    let found = godwit_postgres::source(&pair.task).unwrap().rows(v, &keys).await.unwrap();
+    assert_eq!(found.len(), rows.len());
+    for row in found.rows() {
+        let wanted = rows.iter().find(|wanted| wanted[0] == row[0]).unwrap();
+        assert_eq!((&row[1], &row[3], &row[4], &row[5]), (&wanted[1], &wanted[3], &wanted[4], &wanted[5]));
+    }
+    let arrays = "SELECT bool_and(a[1] = convert_from(b, 'UTF8') AND a[2] IS NULL) FROM v";
+    assert_eq!(pair.ask_target(arrays).await.as_deref(), Some("t"));
+}
+
+#[tokio::test]
+async fn a_role_without_special_rights_loads_and_applies() {
+    let Some(mut pair) = Pair::new(18, |task| task.schema.create = Create::Tables) else { return };
+    pair.at_source("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t SELECT g, g FROM generate_series(1, 100) g").await;
+    let role = "DO $$ BEGIN CREATE ROLE modest LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;";
+    let grants =
+        format!("GRANT CREATE, TEMP ON DATABASE \"{}\" TO modest; GRANT CREATE ON SCHEMA public TO modest", pair.task.target.database);
+    pair.at_target(&format!("{role}{grants}")).await;
+    pair.task.target.user = Some("modest".into());
+    pair.target = godwit_postgres::target(&pair.task).unwrap();
+    let description = pair.source.describe(&pair.task).await.unwrap();
+    let mappings = mappings(&pair.task, &description);
+    let needs = godwit_model::TargetNeeds { task: &pair.task, description: &description, mappings: &mappings };
+    let found = pair.target.check(&needs).await.unwrap();
+    assert!(
+        found.iter().any(|f| f.check == "replica_role") && found.iter().all(|f| f.severity != godwit_model::Severity::Blocker),
+        "{found:?}"
+    );
+    let lease = pair.lease().await;
+    pair.perform(&lease, &description, Stage::BeforeLoad).await;
+    assert_eq!(pair.load(&lease, &mappings, &description, godwit_model::ChunkMode::Insert).await, 100);
+    assert_eq!(pair.load(&lease, &mappings, &description, godwit_model::ChunkMode::Upsert).await, 100);
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let applied = applier.apply(&group(vec![write(&mappings[0], WriteKind::Delete, &[], &[vec![native("7")]])])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[entry("a")]).await.unwrap();
+    applier.durable().await.unwrap();
+    pair.perform(&lease, &description, Stage::AfterLoad).await;
+}

@@ -1,0 +1,186 @@
+//! SQLite as a source: each question goes to a connection of its own or to the one for short writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use godwit_model::{
+    Capabilities, ChangeStream, Description, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue, Snapshot,
+    Source, SourceNeeds, Table, TableMapping, Task, Trace, codes,
+};
+use rusqlite::Connection;
+
+use crate::capture::{self, Names};
+use crate::changes::Changes;
+use crate::connect::{Location, Purpose};
+use crate::digest::SqliteExaminer;
+use crate::error::Told;
+use crate::session::Session;
+use crate::snapshot::{SqliteSnapshot, rows_of};
+use crate::{check, describe, fence};
+
+/// Tries for one of our writes to the user's file; with the wait for the lock about half a minute.
+const TRIES: usize = 60;
+/// Between two tries, so that waiting users go first.
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+
+pub(crate) struct SqliteSource {
+    location: Location,
+    names: Names,
+    examiner: SqliteExaminer,
+}
+
+impl SqliteSource {
+    pub(crate) fn new(task: &Task) -> Result<Self> {
+        let location = Location::new(&task.source)?;
+        Ok(SqliteSource { examiner: SqliteExaminer::new(location.clone()), names: Names::new(&task.name), location })
+    }
+
+    async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        let location = self.location.clone();
+        let session = Session::open("read", move || location.open(Purpose::Read)).await?;
+        let answer = session.run(move |connection| job(&*connection.transaction().told()?)).await;
+        session.close().await;
+        self.placed(answer)
+    }
+
+    /// Short writes to the user's file: a lock that others hold is waited for in small steps.
+    async fn write<T: Send + 'static>(&self, job: impl Fn(&mut Connection) -> Result<T> + Send + Sync + 'static) -> Result<T> {
+        let location = self.location.clone();
+        let session = Session::open("write", move || location.open(Purpose::WriteSource)).await?;
+        let answer = with_tries(&session, Arc::new(job)).await;
+        session.close().await;
+        self.placed(answer)
+    }
+
+    fn placed<T>(&self, answer: Result<T>) -> Result<T> {
+        answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
+    }
+
+    async fn establish_anew(&self, tables: &[Arc<Table>]) -> Result<Established> {
+        let tables: Arc<Vec<String>> = Arc::new(tables.iter().map(|table| table.name.name.clone()).collect());
+        for part in 0.. {
+            let (names, tables) = (self.names.clone(), tables.clone());
+            if self.write(move |connection| capture::establish(connection, &names, &tables, part)).await? {
+                break;
+            }
+        }
+        let names = self.names.clone();
+        let opened = SqliteSnapshot::open(&self.location, true, move |connection| capture::highest(connection, &names)).await;
+        let (snapshot, highest) = self.placed(opened)?;
+        Ok(Established { position: capture::position(highest), snapshot: Some(Box::new(snapshot)) })
+    }
+}
+
+async fn with_tries<T: Send + 'static>(
+    session: &Session,
+    job: Arc<impl Fn(&mut Connection) -> Result<T> + Send + Sync + 'static>,
+) -> Result<T> {
+    for _ in 1..TRIES {
+        let this = job.clone();
+        match session.run(move |connection| this(connection)).await {
+            Err(error) if error.is(&codes::BUSY) => tokio::time::sleep(BETWEEN_TRIES).await,
+            answer => return answer,
+        }
+    }
+    session.run(move |connection| job(connection)).await
+}
+
+#[async_trait]
+impl Source for SqliteSource {
+    fn capabilities(&self) -> Capabilities {
+        capabilities(&self.location)
+    }
+
+    async fn check(&self, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
+        let asked = check::SourceQuestions::new(needs);
+        let names = self.names.clone();
+        let mut findings = self.read(move |connection| check::source(connection, &asked, &names)).await?;
+        if needs.changes {
+            let location = self.location.clone();
+            let session = Session::open("check", move || location.open(Purpose::WriteSource)).await?;
+            findings.extend(session.run(|connection| Ok(check::may_write(connection))).await?);
+            session.close().await;
+        }
+        Ok(findings)
+    }
+
+    async fn describe(&self, task: &Task) -> Result<Description> {
+        let task = task.clone();
+        self.read(move |connection| describe::describe(connection, &task)).await
+    }
+
+    async fn establish(&self, tables: &[Arc<Table>], known: Option<&Position>) -> Result<Established> {
+        let Some(known) = known else { return self.establish_anew(tables).await };
+        // The stream's own opening checks everything a known position needs.
+        drop(
+            Changes::open(&self.location, &self.names, known, tables)
+                .await
+                .map_err(|error| error.at_least_at(|| self.location.label().to_owned()))?,
+        );
+        Ok(Established { position: known.clone(), snapshot: None })
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let (snapshot, ()) = self.placed(SqliteSnapshot::open(&self.location, false, |_| Ok(())).await)?;
+        Ok(Box::new(snapshot))
+    }
+
+    async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
+        Ok(Box::new(self.placed(Changes::open(&self.location, &self.names, from, tables).await)?))
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<()> {
+        let (names, marker) = (self.names.clone(), marker.0.clone());
+        self.write(move |connection| capture::mark(connection, &names, &marker)).await
+    }
+
+    async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {
+        let (mapping, keys) = (mapping.clone(), keys.clone());
+        self.read(move |connection| {
+            let key: Vec<String> = mapping.key_sources().into_iter().map(str::to_owned).collect();
+            let columns: Vec<String> = mapping.columns.iter().map(|column| column.source.clone()).collect();
+            rows_of(connection, &mapping.source.name, &key, &columns, &keys)
+        })
+        .await
+    }
+
+    async fn sequences(&self, task: &Task) -> Result<Vec<SequenceValue>> {
+        let task = task.clone();
+        self.read(move |connection| describe::sequences(connection, &task)).await
+    }
+
+    async fn backlog(&self) -> Result<Option<u64>> {
+        let names = self.names.clone();
+        self.read(move |connection| {
+            let sql = "SELECT sum(pgsize) FROM dbstat WHERE name = ?1 AND aggregate = TRUE";
+            let bytes: Option<i64> = connection.query_row(sql, [&names.log], |row| row.get(0)).told()?;
+            Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()))
+        })
+        .await
+    }
+
+    async fn set_read_only(&self, tables: &[Arc<Table>], on: bool) -> Result<()> {
+        let (names, tables) = (self.names.clone(), tables.to_vec());
+        self.write(move |connection| fence::set(connection, &names, &tables, on)).await
+    }
+
+    async fn traces(&self) -> Result<Vec<Trace>> {
+        let names = self.names.clone();
+        let found = self.read(move |connection| capture::traces(connection, &names)).await?;
+        Ok(found.into_iter().map(|what| Trace { what }).collect())
+    }
+
+    async fn remove_traces(&self) -> Result<()> {
+        let names = self.names.clone();
+        self.write(move |connection| capture::remove(connection, &names)).await
+    }
+
+    fn examiner(&self) -> &dyn Examiner {
+        &self.examiner
+    }
+}
+
+pub(crate) fn capabilities(location: &Location) -> Capabilities {
+    Capabilities { dialect: "sqlite", identity: location.identity(), version: format!("SQLite {}", rusqlite::version()) }
+}

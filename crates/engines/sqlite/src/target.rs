@@ -1,0 +1,246 @@
+//! SQLite as a target. Nothing is created before `install`: a file that is not there yet has no rows, no lease.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use godwit_model::{
+    Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result,
+    RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, Value, codes,
+};
+use rusqlite::Connection;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::apply::SqliteApplier;
+use crate::connect::{LOCK_WAIT, Location, Purpose};
+use crate::digest::SqliteExaminer;
+use crate::error::Told;
+use crate::schema::{self, MAIN};
+use crate::session::Session;
+use crate::source::capabilities;
+use crate::tokens::quoted;
+use crate::{check, chunk, lease};
+
+/// Whose turn it is to write in this process: SQLite has one writer, and waiting here is fair and costs nothing.
+#[derive(Clone, Default)]
+pub(crate) struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    pub(crate) async fn take(&self) -> Result<OwnedMutexGuard<()>> {
+        let waited = tokio::time::timeout(LOCK_WAIT, self.0.clone().lock_owned()).await;
+        waited.map_err(|_| Error::new(&codes::BUSY, "another write of this process holds the target's file"))
+    }
+}
+
+pub(crate) struct SqliteTarget {
+    location: Location,
+    turn: Turn,
+    examiner: SqliteExaminer,
+}
+
+impl SqliteTarget {
+    pub(crate) fn new(task: &Task) -> Result<Self> {
+        let location = Location::new(&task.target)?;
+        Ok(SqliteTarget { examiner: SqliteExaminer::new(location.clone()), turn: Turn::default(), location })
+    }
+
+    /// The job's default answer stands for a file that is not there.
+    async fn read<T: Default + Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        if !self.location.exists() {
+            return Ok(T::default());
+        }
+        let location = self.location.clone();
+        let session = Session::open("read", move || location.open(Purpose::Read)).await?;
+        let answer = session.run(move |connection| job(&*connection.transaction().told()?)).await;
+        session.close().await;
+        self.placed(answer)
+    }
+
+    async fn write<T: Send + 'static>(&self, job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        self.write_as(Purpose::WriteTarget, job).await
+    }
+
+    async fn write_as<T: Send + 'static>(
+        &self,
+        purpose: Purpose,
+        job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.turn.take().await?;
+        let location = self.location.clone();
+        let session = Session::open("write", move || location.open(purpose)).await?;
+        let answer = session.run(job).await;
+        session.close().await;
+        self.placed(answer)
+    }
+
+    fn placed<T>(&self, answer: Result<T>) -> Result<T> {
+        answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
+    }
+}
+
+#[async_trait]
+impl Target for SqliteTarget {
+    fn capabilities(&self) -> Capabilities {
+        capabilities(&self.location)
+    }
+
+    async fn check(&self, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
+        let folder = self.location.path().parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let what = format!("the folder {} is not there", folder.display());
+            return Ok(vec![Finding::blocker("folder", &codes::UNREACHABLE, what, "make it, or name another file")]);
+        }
+        let asked = check::TargetQuestions::new(needs);
+        let mut findings = self.read(move |connection| check::target(connection, &asked)).await?;
+        if self.location.exists() {
+            let location = self.location.clone();
+            let session = Session::open("check", move || location.open(Purpose::WriteTarget)).await?;
+            findings.extend(session.run(|connection| Ok(check::may_write(connection))).await?);
+            session.close().await;
+        }
+        Ok(findings)
+    }
+
+    async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>> {
+        let tables = tables.to_vec();
+        self.read(move |connection| tables.iter().filter_map(|name| present(connection, name, &tables).transpose()).collect()).await
+    }
+
+    async fn install(&self) -> Result<()> {
+        self.write_as(Purpose::CreateTarget, lease::install).await
+    }
+
+    async fn lease(&self, task: &TaskName) -> Result<Option<LeaseRecord>> {
+        let task = task.clone();
+        self.read(move |connection| lease::read(connection, &task)).await
+    }
+
+    async fn take_lease(&self, task: &TaskName, holder: &Holder, seen: Option<&LeaseRecord>) -> Result<Option<LeaseRecord>> {
+        let (task, holder, seen) = (task.clone(), holder.clone(), seen.cloned());
+        self.write(move |connection| lease::take(connection, &task, &holder, seen.as_ref())).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.write(move |connection| lease::renew(connection, &lease)).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.write(move |connection| lease::release(connection, &lease)).await
+    }
+
+    async fn ledger(&self, task: &TaskName) -> Result<Vec<Entry>> {
+        let task = task.clone();
+        self.read(move |connection| lease::ledger(connection, &task)).await
+    }
+
+    async fn record(&self, lease: &Lease, entries: &[Entry]) -> Result<()> {
+        let (lease, entries) = (lease.clone(), entries.to_vec());
+        self.write(move |connection| under_lease(connection, &lease, &entries, |_| Ok(()))).await
+    }
+
+    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()> {
+        let (lease, item, done) = (lease.clone(), item.clone(), done.clone());
+        self.write(move |connection| {
+            under_lease(connection, &lease, &[done], |connection| {
+                item.sql.iter().try_for_each(|sql| connection.execute_batch(sql).told().map_err(|error| error.at(item.id.clone())))
+            })
+        })
+        .await
+    }
+
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
+        let (lease, tables, done) = (lease.clone(), tables.to_vec(), done.clone());
+        self.write(move |connection| under_lease(connection, &lease, &[done], |connection| empty(connection, &tables, drop))).await
+    }
+
+    async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {
+        self.placed(chunk::write(&self.location, &self.turn, lease, write, rows).await)
+    }
+
+    async fn applier(&self, lease: &Lease, mappings: &[Arc<TableMapping>]) -> Result<Box<dyn Applier>> {
+        Ok(Box::new(self.placed(SqliteApplier::open(&self.location, lease, mappings, self.turn.clone()).await)?))
+    }
+
+    async fn set_sequences(&self, lease: &Lease, values: &[SequenceValue]) -> Result<()> {
+        let (lease, values) = (lease.clone(), values.to_vec());
+        self.write(move |connection| under_lease(connection, &lease, &[], |connection| set_sequences(connection, &values))).await
+    }
+
+    async fn analyze(&self, tables: &[TableName]) -> Result<()> {
+        let tables = tables.to_vec();
+        self.write(move |connection| {
+            tables.iter().try_for_each(|table| connection.execute_batch(&format!("ANALYZE {}", quoted(&table.name))).told())
+        })
+        .await
+    }
+
+    async fn traces(&self, task: &TaskName) -> Result<Vec<Trace>> {
+        let task = task.clone();
+        let found = self.read(move |connection| lease::traces(connection, &task)).await?;
+        Ok(found.into_iter().map(|what| Trace { what }).collect())
+    }
+
+    async fn remove_traces(&self, task: &TaskName) -> Result<()> {
+        if !self.location.exists() {
+            return Ok(());
+        }
+        let task = task.clone();
+        self.write(move |connection| lease::remove(connection, &task)).await
+    }
+
+    fn examiner(&self) -> &dyn Examiner {
+        &self.examiner
+    }
+}
+
+fn under_lease(connection: &mut Connection, lease: &Lease, entries: &[Entry], act: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
+    let transaction = lease::begin(connection, lease)?;
+    act(&transaction)?;
+    lease::record_entries(&transaction, &lease.task, entries)?;
+    transaction.commit().told()
+}
+
+fn present(connection: &Connection, name: &TableName, asked: &[TableName]) -> Result<Option<Present>> {
+    if name.schema != MAIN {
+        return Ok(None);
+    }
+    let Some(shape) = schema::find(connection, &name.name)? else { return Ok(None) };
+    let has_rows = connection.prepare(&format!("SELECT 1 FROM {} LIMIT 1", shape.quoted())).told()?.exists([]).told()?;
+    let sql = "SELECT DISTINCT l.name FROM pragma_table_list l, pragma_foreign_key_list(l.name) f
+               WHERE l.schema = 'main' AND l.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE ORDER BY 1";
+    let mut statement = connection.prepare(sql).told()?;
+    let all = statement.query_map([&name.name], |row| row.get::<_, String>(0)).told()?.collect::<rusqlite::Result<Vec<_>>>().told()?;
+    let outside = |table: &TableName| !asked.iter().any(|asked| asked.name.eq_ignore_ascii_case(&table.name));
+    let referenced_by = all.into_iter().map(|table| TableName::new(MAIN, table)).filter(outside).collect();
+    Ok(Some(Present { table: shape.table(schema::estimated_rows(connection, &shape)?), has_rows, referenced_by }))
+}
+
+fn empty(connection: &Connection, tables: &[TableName], drop: bool) -> Result<()> {
+    for table in tables {
+        if schema::find(connection, &table.name)?.is_some() {
+            let action = if drop { "DROP TABLE" } else { "DELETE FROM" };
+            connection
+                .execute_batch(&format!("{action} {}", quoted(&table.name)))
+                .told()
+                .map_err(|error| error.at(format!("table {table}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tables without AUTOINCREMENT have no counter; then there is nothing to move.
+fn set_sequences(connection: &Connection, values: &[SequenceValue]) -> Result<()> {
+    if !connection.table_exists(None, "sqlite_sequence").told()? {
+        return Ok(());
+    }
+    for value in values {
+        let Value::Int(last) = value.last else { return Err(Error::internal("a SQLite counter is an integer")) };
+        let name = &value.name.name;
+        let touched = connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (name, last)).told()?;
+        if touched == 0 && schema::shape(connection, name)?.counts_up() {
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (name, last)).told()?;
+        }
+    }
+    Ok(())
+}

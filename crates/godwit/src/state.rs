@@ -1,0 +1,78 @@
+//! The state folder of a task, as commands see it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use godwit_model::{Error, Result, TaskName, codes};
+use godwit_store::StateFolder;
+
+use crate::answer::Answer;
+use crate::cli::Place;
+use crate::logging;
+use crate::wiring::Stores;
+
+const DEFAULT: &str = "godwit-state";
+/// The proof of a finish lies here from the moment both sides were found equal until the folder is gone: a finish that
+/// dies in between is completed by the next one, which shows the same proof.
+const PROOF: &str = "finished";
+
+pub fn path_of(place: &Place, task: &TaskName) -> PathBuf {
+    place.state.clone().unwrap_or_else(|| Path::new(DEFAULT).join(task.as_str()))
+}
+
+/// Opens the folder, or makes it. If another process has it, the error names that process where the target knows it.
+pub async fn open(stores: &Stores, path: &Path) -> Result<Arc<StateFolder>> {
+    match StateFolder::open(path, &stores.fingerprint()) {
+        Ok(folder) => {
+            logging::begin(path);
+            Ok(Arc::new(folder))
+        }
+        Err(error) if error.is(&codes::HELD) => Err(held(stores, path, error).await),
+        Err(error) => Err(error),
+    }
+}
+
+async fn held(stores: &Stores, path: &Path, plain: Error) -> Error {
+    let name = &stores.task.name;
+    let record = stores.target.lease(name).await.ok().flatten();
+    match record.and_then(|record| record.holder) {
+        Some(holder) => Error::new(&codes::HELD, format!("task `{name}` is run by process {} on {}", holder.pid, holder.host))
+            .at(path.display().to_string())
+            .remedy("let it run, or stop it and start again")
+            .effect("nothing was changed"),
+        None => plain,
+    }
+}
+
+/// Removes the folder. Everyone else who held it is gone by now.
+pub fn remove(folder: Arc<StateFolder>) -> Result<()> {
+    let path = folder.path().to_owned();
+    let folder = Arc::into_inner(folder).ok_or_else(|| Error::internal("the state folder is still in use"))?;
+    logging::remove(&path);
+    folder.remove()?;
+    let _ = fs::remove_file(path.join(PROOF));
+    // a file of someone else's keeps the folder
+    let _ = fs::remove_dir(&path);
+    if let Some(parent) = path.parent().filter(|parent| parent.ends_with(DEFAULT)) {
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+pub fn keep_proof(folder: &StateFolder, proof: &Answer) -> Result<()> {
+    let failed =
+        |cause| Error::new(&codes::STATE_IO, "the proof could not be written").at(folder.path().display().to_string()).caused_by(cause);
+    let text = serde_json::to_vec(proof).map_err(|cause| failed(cause.into()))?;
+    fs::write(folder.path().join(PROOF), text).map_err(failed)
+}
+
+/// The proof of a finish that did not live to remove everything.
+pub fn proof(path: &Path) -> Option<Answer> {
+    serde_json::from_slice(&fs::read(path.join(PROOF)).ok()?).ok()
+}
+
+/// A new life of the task begins: an old proof says nothing of it.
+pub fn forget_proof(folder: &StateFolder) {
+    let _ = fs::remove_file(folder.path().join(PROOF));
+}

@@ -1,0 +1,147 @@
+//! What can be asked of a task at work, and the answers; the same whether the asker is this process or another.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use godwit_model::Result;
+use godwit_pipeline::{DifferenceKind, Job, Running, TableReport, VerifyReport};
+use godwit_store::StateFolder;
+use serde_json::{Value as Json, json};
+
+use crate::answer::Answer;
+use crate::state;
+use crate::values::{count, counted, key};
+
+/// Keys shown of one table; more is for a query.
+const KEYS_SHOWN: usize = 20;
+
+/// Compares both sides; with `repair` the rows that differ are copied anew and both sides compared again.
+pub async fn verify(running: &mut Running, repair: bool) -> Result<Answer> {
+    let found = running.verify().await?;
+    if !repair || found.is_equal() {
+        return Ok(verified(&found, None));
+    }
+    let repaired = running.repair(&found).await?;
+    let after = running.verify().await?;
+    Ok(verified(&after, Some((repaired, &found))))
+}
+
+fn verified(report: &VerifyReport, repaired: Option<(u64, &VerifyReport)>) -> Answer {
+    let equal = report.is_equal();
+    let mut text = String::new();
+    if let Some((rows, before)) = repaired {
+        let _ = writeln!(text, "repaired: {} copied anew from the source", counted(rows, "row"));
+        text.push_str(&table_lines(before, "before"));
+    }
+    text.push_str(&table_lines(report, "now"));
+    text.push_str(if equal { "equal\n" } else { "NOT EQUAL\n" });
+    let json = json!({
+        "result": "verify", "equal": equal, "rows": report.rows(), "repaired": repaired.map(|(rows, _)| rows), "tables": tables_json(report),
+    });
+    Answer::new(!equal, json, text).with_keys(keys(repaired.map_or(report, |(_, before)| before)))
+}
+
+/// How a finish went on: with a proof, or with differences and nothing removed.
+pub async fn complete(running: &mut Running, read_only_source: bool, changes: u64) -> Result<Answer> {
+    let report = running.complete(read_only_source).await?;
+    let equal = report.as_ref().is_none_or(VerifyReport::is_equal);
+    let mut text = report.as_ref().map(|report| table_lines(report, "now")).unwrap_or_default();
+    if changes > 0 {
+        let _ = writeln!(text, "{} applied by this process", counted(changes, "change"));
+    }
+    text.push_str(match (&report, equal) {
+        (None, _) => "finished; not verified, as the task says\n",
+        (_, true) => "finished: source and target are equal\n",
+        (_, false) => {
+            "NOT EQUAL: nothing was removed, the task can go on\n  look at the rows, then `godwit verify --repair`, then finish again\n"
+        }
+    });
+    let json = json!({
+        "result": "finish", "equal": report.as_ref().map(VerifyReport::is_equal), "rows": report.as_ref().map(VerifyReport::rows),
+        "changes": changes, "tables": report.as_ref().map(tables_json),
+    });
+    Ok(Answer::new(!equal, json, text).with_keys(report.as_ref().map(keys).unwrap_or_default()))
+}
+
+/// Both sides are equal and the work has stopped: what Godwit left goes, then the proof is given.
+pub async fn remove_finished(job: Job, folder: Arc<StateFolder>, mut proof: Answer) -> Result<Answer> {
+    state::keep_proof(&folder, &proof)?;
+    let removed = remove(job, folder, true).await?;
+    let _ = writeln!(proof.text, "removed: {}", counted(removed.len() as u64, "thing"));
+    if let Json::Object(fields) = &mut proof.json {
+        fields.insert("removed".to_owned(), json!(removed));
+    }
+    Ok(proof)
+}
+
+/// Gives the task up.
+pub async fn clean(job: Job, folder: Arc<StateFolder>) -> Result<Answer> {
+    let removed = remove(job, folder, false).await?;
+    let mut text = removed.iter().fold(String::new(), |text, what| text + "removed: " + what + "\n");
+    text.push_str("cleaned: what was copied stays at the target\n");
+    Ok(Answer::new(false, json!({"result": "clean", "removed": removed}), text))
+}
+
+async fn remove(job: Job, folder: Arc<StateFolder>, after_finish: bool) -> Result<Vec<String>> {
+    let traces = job.remove(after_finish).await?;
+    // the job holds the folder too
+    drop(job);
+    state::remove(folder)?;
+    Ok(traces.into_iter().map(|trace| trace.what).collect())
+}
+
+fn table_lines(report: &VerifyReport, when: &str) -> String {
+    let width = report.tables.iter().map(|table| table.target.to_string().chars().count()).max().unwrap_or(0);
+    report.tables.iter().fold(String::new(), |mut text, table| {
+        let _ = writeln!(text, "  {:width$}  {:>12} rows  {}", table.target.to_string(), count(table.rows), verdict(table, when));
+        text
+    })
+}
+
+fn verdict(table: &TableReport, when: &str) -> String {
+    if table.is_equal() {
+        return "equal".to_owned();
+    }
+    let of = |kind| table.differences.iter().filter(|difference| difference.kind == kind).count() as u64;
+    let counts = [
+        (of(DifferenceKind::Missing), "missing"),
+        (of(DifferenceKind::Surplus), "surplus"),
+        (of(DifferenceKind::Different), "different"),
+        (table.unlisted, "not looked at one by one"),
+        (table.unsettled, "changed too often to be compared"),
+    ];
+    let words: Vec<String> =
+        counts.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", count(*number))).collect();
+    format!("{when}: {}", words.join(", "))
+}
+
+fn tables_json(report: &VerifyReport) -> Vec<Json> {
+    let table = |table: &TableReport| {
+        let of = |kind| table.differences.iter().filter(|difference| difference.kind == kind).count();
+        json!({
+            "source": table.source.to_string(), "target": table.target.to_string(), "rows": table.rows, "equal": table.is_equal(),
+            "missing": of(DifferenceKind::Missing), "surplus": of(DifferenceKind::Surplus), "different": of(DifferenceKind::Different),
+            "unlisted": table.unlisted, "unsettled": table.unsettled,
+        })
+    };
+    report.tables.iter().map(table).collect()
+}
+
+fn keys(report: &VerifyReport) -> String {
+    let mut text = String::new();
+    for table in &report.tables {
+        for difference in table.differences.iter().take(KEYS_SHOWN) {
+            let kind = match difference.kind {
+                DifferenceKind::Missing => "missing",
+                DifferenceKind::Surplus => "surplus",
+                DifferenceKind::Different => "different",
+            };
+            let key = if difference.key.is_empty() { "a row without a key".to_owned() } else { format!("({})", key(&difference.key)) };
+            let _ = writeln!(text, "  {} {kind}: {key}", table.target);
+        }
+        if table.differences.len() > KEYS_SHOWN {
+            let _ = writeln!(text, "  {} and {} more", table.target, count((table.differences.len() - KEYS_SHOWN) as u64));
+        }
+    }
+    text
+}
