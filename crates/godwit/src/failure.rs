@@ -8,13 +8,28 @@ use serde_json::json;
 
 use crate::answer::JSON_VERSION;
 use crate::cli::Output;
+use crate::traces::Remains;
 
-/// Prints the error on stderr and gives the exit status.
-pub fn print(error: &Error, output: Output) -> u8 {
+/// An error that ends a command, and what remains at the source where that must be said.
+pub struct Failure {
+    pub error: Error,
+    pub remains: Option<Remains>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { error, remains: None }
+    }
+}
+
+/// Prints it on stderr and gives the exit status.
+pub fn print(failure: &Failure, output: Output) -> u8 {
+    let Failure { error, remains } = failure;
+    tracing::error!(%error, "ended");
     let mut err = std::io::stderr().lock();
     let text = match output {
-        Output::Json => format!("{}\n", as_json(error)),
-        Output::Text => as_text(error, err.is_terminal()),
+        Output::Json => format!("{}\n", as_json(error, remains.as_ref())),
+        Output::Text => as_text(error, err.is_terminal()) + &remains.as_ref().map(Remains::text).unwrap_or_default(),
     };
     // nobody is left to be told
     let _ = err.write_all(text.as_bytes());
@@ -60,12 +75,13 @@ fn causes(error: &Error) -> String {
     causes.join(": ")
 }
 
-fn as_json(error: &Error) -> serde_json::Value {
+fn as_json(error: &Error, remains: Option<&Remains>) -> serde_json::Value {
     let detail = error.detail_text().filter(|_| speaks_of_no_row(error));
     json!({
         "v": JSON_VERSION, "event": "error", "code": error.code().to_string(), "title": error.code().title, "what": error.what(),
         "place": error.place(), "remedy": error.remedy_text(), "effect": error.effect_text(), "detail": detail,
         "exit_status": error.kind().exit_status(),
+        "remains": remains.map(Remains::json),
     })
 }
 
@@ -78,7 +94,7 @@ mod tests {
         let error = Error::new(&codes::CONFLICT, "a row is missing").at("main.orders").detail("key (7)").remedy("look").effect("nothing");
         assert!(as_text(&error, true).contains("key (7)"));
         assert!(!as_text(&error, false).contains("key (7)"));
-        assert!(!as_json(&error).to_string().contains("key (7)"));
+        assert!(!as_json(&error, None).to_string().contains("key (7)"));
         assert!(as_text(&error, false).starts_with("error GW4002: a row is missing\n  at:      main.orders\n  do:      look\n"));
     }
 

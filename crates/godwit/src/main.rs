@@ -34,12 +34,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(cause) => {
             let error = godwit_model::Error::internal("the process could not set itself up").caused_by(cause);
-            return ExitCode::from(failure::print(&error, output));
+            return ExitCode::from(failure::print(&error.into(), output));
         }
     };
     let status = match runtime.block_on(commands::execute(cli)) {
         Ok(answer) => answer.print(output),
-        Err(error) => failure::print(&error, output),
+        Err(failure) => failure::print(&failure, output),
     };
     // what is left on other threads is worth nothing any more
     runtime.shutdown_background();

@@ -1,6 +1,7 @@
 //! The state folder of a task, as commands see it.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,12 +26,18 @@ pub fn path_of(place: &Place, task: &TaskName) -> PathBuf {
 pub async fn open(stores: &Stores, path: &Path) -> Result<Arc<StateFolder>> {
     match StateFolder::open(path, &stores.fingerprint()) {
         Ok(folder) => {
+            // the change log holds rows
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|cause| unusable(path, cause))?;
             logging::begin(path);
             Ok(Arc::new(folder))
         }
         Err(error) if error.is(&codes::HELD) => Err(held(stores, path, error).await),
         Err(error) => Err(error),
     }
+}
+
+fn unusable(path: &Path, cause: std::io::Error) -> Error {
+    Error::new(&codes::STATE_IO, "the state folder cannot be used").at(path.display().to_string()).caused_by(cause)
 }
 
 async fn held(stores: &Stores, path: &Path, plain: Error) -> Error {
@@ -61,8 +68,7 @@ pub fn remove(folder: Arc<StateFolder>) -> Result<()> {
 }
 
 pub fn keep_proof(folder: &StateFolder, proof: &Answer) -> Result<()> {
-    let failed =
-        |cause| Error::new(&codes::STATE_IO, "the proof could not be written").at(folder.path().display().to_string()).caused_by(cause);
+    let failed = |cause| unusable(folder.path(), cause);
     let text = serde_json::to_vec(proof).map_err(|cause| failed(cause.into()))?;
     fs::write(folder.path().join(PROOF), text).map_err(failed)
 }

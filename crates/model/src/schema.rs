@@ -72,8 +72,9 @@ pub struct SchemaItem {
     /// Unique and stable within the task, readable: `INDEX public.orders_created_idx`.
     pub id: String,
     pub stage: Stage,
-    /// The target table this step builds on; steps of one table in one stage run in their order, those of different
-    /// tables side by side. None: before (BeforeLoad) or after (else) all those of tables, in the order given.
+    /// The target table this step builds on: left out where that table is its owner's. Before the load and at finish steps
+    /// run one by one in the order given. After the load those of one table run in their order, those of different tables
+    /// side by side, those of none last.
     pub table: Option<TableName>,
     pub sql: Vec<String>,
 }

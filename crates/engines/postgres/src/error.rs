@@ -89,7 +89,7 @@ pub(crate) fn from_message(said: &ServerMessage) -> Error {
     if !detail.is_empty() {
         error = error.detail(detail);
     }
-    match remedy_of(code).or(said.hint.as_deref()) {
+    match remedy_of(&said.state, code).or(said.hint.as_deref()) {
         Some(remedy) => error.remedy(remedy),
         None => error,
     }
@@ -105,7 +105,7 @@ fn code_of(state: &str) -> &'static Code {
         "53100" => &codes::FULL,
         "3D000" => &codes::DATABASE_MISSING,
         "42501" => &codes::RIGHTS_MISSING,
-        "25006" => &codes::SETTING_UNSUITABLE,
+        "25006" | "53400" => &codes::SETTING_UNSUITABLE,
         _ => match state.get(..2).unwrap_or_default() {
             "08" => &codes::CONNECTION_LOST,
             "40" => &codes::RETRYABLE,
@@ -117,12 +117,13 @@ fn code_of(state: &str) -> &'static Code {
     }
 }
 
-fn remedy_of(code: &Code) -> Option<&'static str> {
+fn remedy_of(state: &str, code: &Code) -> Option<&'static str> {
     match *code {
         codes::AUTHENTICATION => Some("check user and password of the endpoint, and the server's pg_hba.conf"),
         codes::DATABASE_MISSING => Some("create the database, or name one that is there"),
         codes::RIGHTS_MISSING => Some("`godwit check --grants` prints the statements that give every right the task needs"),
-        codes::SETTING_UNSUITABLE => Some("name the primary: a standby takes no writes"),
+        codes::SETTING_UNSUITABLE if state == "25006" => Some("name the primary: a standby takes no writes"),
+        codes::SETTING_UNSUITABLE => Some("raise the server's limit (max_replication_slots, max_wal_senders), or free what is not used"),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use godwit_model::{Error, Result, codes};
+use godwit_model::{Result, codes};
 use godwit_pipeline::Until;
 use godwit_store::StateFolder;
 use serde_json::json;
@@ -13,13 +13,14 @@ use super::session::{End, Session};
 use crate::answer::Answer;
 use crate::cli::{Goal, Output, Run};
 use crate::control::Control;
+use crate::failure::Failure;
 use crate::progress::{Happening, Watch};
 use crate::signal::{Signals, interrupted};
 use crate::state;
 use crate::traces::Remains;
 use crate::wiring::Stores;
 
-pub async fn run(args: Run, output: Output) -> Result<Answer> {
+pub async fn run(args: Run, output: Output) -> Result<Answer, Failure> {
     let mut signals = Signals::listen()?;
     let stores = Stores::load(&args.place.task).await?;
     let path = state::path_of(&args.place, &stores.task.name);
@@ -35,16 +36,17 @@ pub async fn run(args: Run, output: Output) -> Result<Answer> {
     let session = Session { running, control, signals: &mut signals, watch: &watch, folder };
     let end = session.attend(until(args.until)).await;
     watch.close();
+    let remains = async || Remains::ask(&stores, &args.place.task).await;
     match end {
         Ok(End::Removed(answer)) => Ok(answer),
-        Ok(End::Goal) => Ok(ended(&args, &stores, reached(args.until), Remains::ask(&stores).await)),
+        Ok(End::Goal) => Ok(ended(&stores, reached(args.until), &remains().await)),
         Ok(End::Signal { was_consistent: true }) if args.until.is_none() => {
-            Ok(ended(&args, &stores, "stopped by a signal; the target is a true past state of the source", Remains::ask(&stores).await))
+            Ok(ended(&stores, "stopped by a signal; the target is a true past state of the source", &remains().await))
         }
-        Ok(End::Signal { .. }) => Err(left(interrupted().effect("what is durable stays, nothing is copied twice"), &args, &stores).await),
+        Ok(End::Signal { .. }) => Err(Failure { error: interrupted(), remains: Some(remains().await) }),
         // whoever has the task says what remains
-        Err(error) if error.is(&codes::HELD) || error.is(&codes::LEASE_LOST) => Err(error),
-        Err(error) => Err(left(error, &args, &stores).await),
+        Err(error) if error.is(&codes::HELD) || error.is(&codes::LEASE_LOST) => Err(error.into()),
+        Err(error) => Err(Failure { error, remains: Some(remains().await) }),
     }
 }
 
@@ -98,17 +100,7 @@ fn reached(goal: Option<Goal>) -> &'static str {
     }
 }
 
-fn ended(args: &Run, stores: &Stores, how: &str, remains: Remains) -> Answer {
+fn ended(stores: &Stores, how: &str, remains: &Remains) -> Answer {
     let json = json!({"result": "run", "task": stores.task.name.as_str(), "ended": how, "remains": remains.json()});
-    Answer::new(false, json, format!("{how}\n{}", remains.text(&args.place.task)))
-}
-
-/// An error that ends a run says what remains. The three ways stand in what was (not) changed.
-async fn left(error: Error, args: &Run, stores: &Stores) -> Error {
-    let remains = Remains::ask(stores).await.text(&args.place.task);
-    let effect = match error.effect_text() {
-        Some(effect) => format!("{effect}\n{remains}"),
-        None => remains,
-    };
-    if effect.trim().is_empty() { error } else { error.effect(effect.trim_end().to_owned()) }
+    Answer::new(false, json, format!("{how}\n{}", remains.text()))
 }

@@ -60,14 +60,16 @@ impl Screen for Bars {
             Happening::Progress(progress) => match progress.phase.as_str() {
                 "load" => self.load(progress),
                 "catch-up" | "streaming" | "finish" => {
-                    if let Some(bar) = self.load.take() {
-                        bar.finish_and_clear();
-                    }
                     self.changes(progress);
                 }
                 _ => {}
             },
             other => {
+                if matches!(other, Happening::Phase { .. })
+                    && let Some(bar) = self.load.take()
+                {
+                    bar.finish_and_clear();
+                }
                 if let Some(line) = words(other) {
                     // nothing to be done about a terminal that went away
                     let _ = self.all.println(line);

@@ -1,5 +1,7 @@
 //! The pipeline on the memory engine: whole tasks, with and without faults.
 
+#![allow(clippy::unwrap_used)]
+
 mod simulation;
 mod tasks;
 mod world;

@@ -93,7 +93,7 @@ impl World {
     pub fn job(&self) -> Job {
         Job {
             task: Arc::new(self.task.clone()),
-            source: memory::source_with(&self.first, &self.task.name, self.options.clone()),
+            source: memory::source_with(&self.first, &self.task.name, self.options),
             target: memory::target(&self.second),
             storage: self.storage.clone(),
             observer: self.recorder.clone(),

@@ -17,13 +17,13 @@ mod standby;
 
 use std::sync::Arc;
 
-use godwit_model::{Position, Result, Table, Task, failpoint};
+use godwit_model::{Error, Position, Result, Table, Task, codes, failpoint};
 
 use crate::changes::Slot;
 use crate::connect::{self, Session};
 use crate::position::{Lsn, Place};
 use crate::replication::Replication;
-use crate::{changes, names, quote};
+use crate::{changes, error, names, quote};
 
 pub(crate) use publication::{Record, drop_and_restore};
 pub(crate) use standby::no_standby_of_ours;
@@ -47,6 +47,8 @@ pub(crate) async fn establish(task: &Task, tables: &[Arc<Table>], known: Option<
     let name = names::of_task(&task.name);
     let session = connect::sql(&task.source, "godwit establish").await?;
     no_standby_of_ours(&session, &name).await?;
+    // A failover that loses our DDL loses the slot with it; waiting for a standby that is away would gain nothing.
+    session.batch_execute("SET synchronous_commit = local").await.map_err(error::from_server)?;
     match known {
         Some(position) => recognize(task, &session, &name, position).await,
         None => found(task, &session, &name, tables).await,
@@ -64,6 +66,7 @@ async fn recognize(task: &Task, session: &Session, name: &str, position: &Positi
 }
 
 async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]) -> Result<Founded> {
+    must_log_logically(session).await?;
     changes::release(session, name, session.major()).await?;
     publication::create(session, name).await?;
     identity::prepare(session, name, tables).await?;
@@ -77,6 +80,16 @@ async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]
     Ok(Founded { position: log.position(point), snapshot: Some(SlotSnapshot { name: snapshot, holder: replication }) })
 }
 
+async fn must_log_logically(session: &Session) -> Result<()> {
+    let row = session.query_one("SELECT current_setting('wal_level')", &[]).await.map_err(error::from_server)?;
+    let level: &str = row.get(0);
+    if level == "logical" {
+        return Ok(());
+    }
+    Err(Error::new(&codes::SETTING_UNSUITABLE, format!("`wal_level` is {level}, and changes are told by `logical` only"))
+        .remedy("set `wal_level = logical` at the source and restart it"))
+}
+
 /// Makes the slot; gives its first position and its snapshot's name.
 async fn create_slot(session: &Session, replication: &mut Replication, name: &str) -> Result<(Lsn, String)> {
     let process = replication.process();
@@ -85,11 +98,11 @@ async fn create_slot(session: &Session, replication: &mut Replication, name: &st
     let Ok(rows) = answer else {
         let blockers = blockers::name_all(session, process).await;
         // The server does not look at a socket while it waits, and would leave the slot behind.
-        session.execute("SELECT pg_terminate_backend($1)", &[&process]).await.map_err(crate::error::from_server)?;
+        session.execute("SELECT pg_terminate_backend($1)", &[&process]).await.map_err(error::from_server)?;
         return Err(blockers::too_long("the replication slot was not made", blockers?));
     };
     let rows = rows?;
     let field = |index: usize| rows.first().and_then(|row: &Vec<Option<String>>| row.get(index)?.clone());
     let read = field(1).and_then(|point| Lsn::parse(&point)).zip(field(2));
-    read.ok_or_else(|| godwit_model::Error::internal("the server's answer to CREATE_REPLICATION_SLOT cannot be read"))
+    read.ok_or_else(|| Error::internal("the server's answer to CREATE_REPLICATION_SLOT cannot be read"))
 }

@@ -84,6 +84,9 @@ ORDER BY w.place";
 
 /// Puts exactly these tables into it.
 pub(super) async fn publish(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<()> {
+    if tables.is_empty() {
+        return Err(Error::new(&codes::NOTHING_SELECTED, "there is no table to publish"));
+    }
     let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
     let rows = client.query(KINDS, &[&schemas, &names]).await.map_err(error::from_server)?;

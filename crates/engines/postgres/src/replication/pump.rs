@@ -23,6 +23,12 @@ use crate::position::Lsn;
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// A new confirmed position is told after this pause, so that many confirmations cost one message.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
+/// How long a reader may let the queue be full. A server that is told to stop first waits until we took all it has to
+/// say, so holding a stream that nobody reads would hold up its restart; a new stream goes on at the same position.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// We speak so often that a server has no reason to ask, but one: it is stopping, and asks without a pause until all it
+/// sent is confirmed. Whatever is not confirmed by then is sent again after its start.
+const MOST_QUESTIONS: u32 = 10;
 /// Most packets in the queue; bytes are what bounds it, this only keeps many tiny packets from outgrowing them.
 const MOST_PACKETS: usize = 256;
 
@@ -63,7 +69,7 @@ impl Pump {
         let bytes = limits.queue_bytes.clamp(1, u32::MAX as usize);
         let queue = Queue { sender, room: Arc::new(Semaphore::new(bytes)), bytes };
         let interval = STATUS_INTERVAL.min(limits.silence / 3);
-        let server = Server { wire, confirmed, interval, due: Instant::now() };
+        let server = Server { wire, confirmed, interval, due: Instant::now(), questions: 0 };
         let task = tokio::spawn(serve(server, queue));
         Ok(Pump { packets, durable, task })
     }
@@ -105,25 +111,25 @@ impl Queue {
 struct Gone;
 
 async fn serve(mut server: Server, queue: Queue) {
+    let Err(End::Failed(problem)) = relay(&mut server, &queue).await else { return };
+    // The socket first: the reader may be long in asking.
+    drop(server);
+    let _ = queue.sender.send(Err(problem)).await;
+}
+
+enum End {
+    Gone,
+    Failed(Error),
+}
+
+async fn relay(server: &mut Server, queue: &Queue) -> Result<(), End> {
     loop {
-        let (messages, weight) = match server.receive().await {
-            Ok(received) => received,
-            Err(problem) => {
-                let _ = server.while_waiting(queue.sender.send(Err(problem))).await;
-                return;
-            }
-        };
+        let (messages, weight) = server.receive().await.map_err(End::Failed)?;
         if messages.is_empty() {
             continue;
         }
-        match server.while_waiting(queue.push(messages, weight)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(Gone)) => return,
-            Err(problem) => {
-                let _ = queue.sender.send(Err(problem)).await;
-                return;
-            }
-        }
+        let pushed = server.while_waiting(queue.push(messages, weight)).await.map_err(End::Failed)?;
+        pushed.map_err(|Gone| End::Gone)?;
     }
 }
 
@@ -133,6 +139,8 @@ struct Server {
     confirmed: watch::Receiver<Lsn>,
     interval: Duration,
     due: Instant,
+    /// Of the server, since it last sent anything else.
+    questions: u32,
 }
 
 impl Server {
@@ -153,25 +161,37 @@ impl Server {
     async fn take_all(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
         let mut messages = VecDeque::new();
         let mut weight = 0;
-        let mut asked = false;
         while let Some(frame) = self.wire.take()? {
             weight += frame.body.len() + std::mem::size_of::<LogMessage>();
             let Some(message) = log_message(frame)? else { continue };
-            asked |= matches!(message, LogMessage::Keepalive { reply: true, .. });
+            match message {
+                LogMessage::Keepalive { reply: true, .. } => self.answer().await?,
+                LogMessage::Keepalive { .. } => {}
+                LogMessage::Data(_) => self.questions = 0,
+            }
             messages.push_back(message);
         }
-        if asked {
-            self.tell().await?;
-        }
         Ok((messages, weight))
+    }
+
+    async fn answer(&mut self) -> Result<()> {
+        self.questions += 1;
+        if self.questions > MOST_QUESTIONS {
+            return Err(Error::new(&codes::CONNECTION_LOST, "the server is stopping"));
+        }
+        self.tell().await
     }
 
     /// Goes on telling the server what is durable until `work` is done.
     async fn while_waiting<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
         tokio::pin!(work);
+        let given_up = Instant::now() + PATIENCE;
         loop {
             tokio::select! {
                 done = &mut work => return Ok(done),
+                () = tokio::time::sleep_until(given_up) => {
+                    return Err(Error::new(&codes::CONNECTION_LOST, "the replication stream was left because what arrived was not taken"));
+                }
                 () = tokio::time::sleep_until(self.due) => self.tell().await?,
                 changed = self.confirmed.changed() => self.soon(changed.is_ok()),
             }

@@ -10,8 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::connect::Stream;
 use crate::error;
 
-/// One system call's worth of reading: large enough for throughput, small beside any memory limit.
-const READ_BYTES: usize = 128 << 10;
+/// One buffer: large enough for throughput, small beside any memory limit. Values that travel on keep it alive.
+const BUFFER_BYTES: usize = 256 << 10;
+/// A new buffer is begun when less than this is free, so that small messages share one.
+const LEAST_FREE: usize = 16 << 10;
 /// The server's own limit for one message is 1 GiB; a longer one is no PostgreSQL.
 const LONGEST_FRAME: usize = (1 << 30) + (1 << 20);
 /// Tag and length.
@@ -56,7 +58,10 @@ impl Wire {
 
     /// Reads what there is, waiting for at least one byte.
     pub(crate) async fn fill(&mut self) -> Result<()> {
-        self.inbox.reserve(READ_BYTES.max(missing(&self.inbox)));
+        let missing = missing(&self.inbox);
+        if self.inbox.capacity() - self.inbox.len() < LEAST_FREE.max(missing) {
+            self.inbox.reserve(BUFFER_BYTES.max(missing));
+        }
         match self.stream.bytes.read_buf(&mut self.inbox).await.map_err(error::lost)? {
             0 => Err(Error::new(&codes::CONNECTION_LOST, "the server closed the connection")),
             _ => Ok(()),

@@ -174,6 +174,16 @@ impl Places {
         self.index_tables.get(&TableName::new(schema, index)).and_then(|table| self.roots.get(table)).cloned()
     }
 
+    /// The table an entry builds on, as the whole of its partitions: named by the entry itself or in front of its own name.
+    fn table(&self, entry: &DumpEntry) -> Option<TableName> {
+        let of_a_table = matches!(
+            entry.kind.as_str(),
+            "TABLE" | "TABLE ATTACH" | "ROW SECURITY" | "DEFAULT" | "FK CONSTRAINT" | "TRIGGER" | "RULE" | "POLICY"
+        );
+        let whole = || self.roots.get(&TableName::new(entry.schema.as_str(), entry.name.as_str())).cloned();
+        of_a_table.then(|| whole().or_else(|| self.constraint(entry).map(|(table, _)| table))).flatten()
+    }
+
     /// Entries of constraints are named `table constraint`, and both may hold blanks: the table that is known decides.
     fn constraint<'a>(&self, entry: &'a DumpEntry) -> Option<(TableName, &'a str)> {
         let blanks = entry.name.match_indices(' ').map(|(place, _)| entry.name.split_at(place));
@@ -198,23 +208,29 @@ fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<Not
             "INDEX" | "INDEX ATTACH" => {
                 let is_key = places.keys.contains(&TableName::new(entry.schema.as_str(), entry.name.as_str()));
                 match (is_key, places.root_of_index(&entry.schema, &entry.name)) {
-                    (true, _) => keys.push(item(entry, Stage::BeforeLoad, None)),
+                    (true, table) => keys.push(item(entry, Stage::BeforeLoad, table)),
                     (false, Some(table)) => after.push(item(entry, Stage::AfterLoad, Some(table))),
                     // Of a materialized view.
                     (false, None) => finish.push(item(entry, Stage::AtFinish, None)),
                 }
             }
             "CONSTRAINT" | "CHECK CONSTRAINT" => match places.constraint(&entry) {
-                Some((_, name)) if places.keys.contains(&TableName::new(entry.schema.as_str(), name)) => {
-                    keys.push(item(entry, Stage::BeforeLoad, None));
+                Some((table, name)) if places.keys.contains(&TableName::new(entry.schema.as_str(), name)) => {
+                    keys.push(item(entry, Stage::BeforeLoad, Some(table)));
                 }
                 Some((table, _)) => after.push(item(entry, Stage::AfterLoad, Some(table))),
                 None => after.push(item(entry, Stage::AfterLoad, None)),
             },
             _ => match stage_of_kind(&entry.kind) {
-                Some(Stage::BeforeLoad) => before.push(item(entry, Stage::BeforeLoad, None)),
-                Some(Stage::AfterLoad) => after.push(item(entry, Stage::AfterLoad, None)),
-                Some(Stage::AtFinish) => finish.push(item(entry, Stage::AtFinish, None)),
+                Some(stage) => {
+                    let table = places.table(&entry);
+                    let shelf = match stage {
+                        Stage::BeforeLoad => &mut before,
+                        Stage::AfterLoad => &mut after,
+                        Stage::AtFinish => &mut finish,
+                    };
+                    shelf.push(item(entry, stage, table));
+                }
                 None => left.push(NotCarried { object, reason: "this kind of object is not made at a target".to_owned() }),
             },
         }

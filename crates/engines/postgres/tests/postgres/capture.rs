@@ -172,7 +172,7 @@ fn word(value: &Value) -> String {
 
 #[tokio::test]
 async fn every_kind_of_change_is_told() {
-    for server in versions() {
+    for server in (14..=18).filter_map(servers::shared) {
         let case = Case::begin(server, "kinds", "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE nokey (a int, b text)").await;
         let mut reader = case.stream(&case.p0).await;
         let told = case.told(&mut reader, "INSERT INTO t VALUES (1, 'a'), (2, NULL), (3, '')").await;
@@ -222,13 +222,9 @@ async fn values_read_the_same_whatever_a_role_or_database_sets() {
                       ALTER DATABASE settings SET default_transaction_read_only = on";
         let case = Case::begin(server, "settings", schema).await;
         let mut reader = case.stream(&case.p0).await;
-        let row = "INSERT INTO t VALUES (1, '2024-02-03 04:05:06.789+00', '1 day 2 hours', 0.1 + 0.2, '\\x00ff', '1.50', '2024-12-31')";
+        let row = "INSERT INTO t VALUES (1, '2024-02-03 04:05:06.789+00', '1 day 2 hours', 0.1::float8 + 0.2::float8, '\\x00ff', '1.50', '2024-12-31')";
         let told = case.told(&mut reader, row).await;
-        assert_eq!(
-            told[1],
-            "insert t (1,2024-02-03 04:05:06.789+00,1 day 02:00:00,0.30000000000000004,\\x00ff,$1.50,2024-12-31)".replace("$", ""),
-            "or with a sign"
-        );
+        assert_eq!(told[1], "insert t (1,2024-02-03 04:05:06.789+00,1 day 02:00:00,0.30000000000000004,\\x00ff,$1.50,2024-12-31)");
         case.end().await;
     }
 }
@@ -430,10 +426,7 @@ async fn a_slot_that_was_made_anew_has_lost_the_position() {
         case.sql.batch_execute("SELECT pg_drop_replication_slot('godwit_remade')").await.unwrap();
         let lost = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
         assert!(lost.is(&codes::POSITION_LOST), "{lost}");
-        case.sql
-            .batch_execute("INSERT INTO t VALUES (1); SELECT pg_create_logical_replication_slot('godwit_remade', 'pgoutput')")
-            .await
-            .unwrap();
+        case.sql.batch_execute("SELECT pg_create_logical_replication_slot('godwit_remade', 'pgoutput')").await.unwrap();
         let skipped = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
         assert!(skipped.is(&codes::POSITION_LOST), "{skipped}");
         case.sql.batch_execute("ALTER PUBLICATION godwit_remade DROP TABLE t").await.unwrap();
@@ -576,4 +569,200 @@ async fn every_way_to_authenticate_works_for_both_kinds_of_connection() {
     nowhere.source.database = "login".to_owned();
     let error = godwit_postgres::source(&nowhere).unwrap().backlog().await.unwrap_err();
     assert!(error.is(&codes::AUTHENTICATION), "no rule for local sockets: {error}");
+}
+
+#[tokio::test]
+async fn a_server_can_stop_while_its_reader_does_not_read() {
+    let Some(server) = Postgres::start(18, &PostgresOptions::default()) else { return };
+    let case = Case::begin(&server, "stopped", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let _reader = case.stream(&case.p0).await;
+    case.sql.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    let began = std::time::Instant::now();
+    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_commit_that_waits_for_a_standby_while_the_slot_is_made_is_not_lost() {
+    let Some(server) = Postgres::start(18, &PostgresOptions::default()) else { return };
+    let url = server.create_database("synchronous");
+    server.set("synchronous_standby_names", "nobody");
+    server.restart();
+    let sql = client(&url).await;
+    sql.batch_execute("SET synchronous_commit = local; CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let task = task(&server, "synchronous");
+    let source = godwit_postgres::source(&task).unwrap();
+    let tables: Vec<_> = source.describe(&task).await.unwrap().tables.into_iter().map(Arc::new).collect();
+    let user = client(&url).await;
+    let commit = tokio::spawn(async move { user.batch_execute("INSERT INTO t VALUES (1)").await });
+    while sql.query_one("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (established, ()) = tokio::join!(source.establish(&tables, None), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!commit.is_finished());
+        server.set("synchronous_standby_names", "");
+        server.reload();
+    });
+    let established = established.unwrap();
+    commit.await.unwrap().unwrap();
+    let mut reader = Reader::new(source.changes(&established.position, &tables).await.unwrap());
+    source.mark(&Marker("end".to_owned())).await.unwrap();
+    let told = reader.until_marker("end").await;
+    assert_eq!(sql.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0), 1);
+    assert!(told.is_empty(), "it is before P0, so the snapshot has it: {told:?}");
+}
+
+#[tokio::test]
+async fn replica_identity_is_made_fit_and_given_back() {
+    for server in versions() {
+        let schema = "CREATE TABLE u (a int NOT NULL, b text NOT NULL, v text, UNIQUE (a, b)); \
+                      CREATE TABLE n (id int PRIMARY KEY); ALTER TABLE n REPLICA IDENTITY NOTHING; CREATE TABLE k (v int)";
+        let case = Case::begin(server, "identities", schema).await;
+        let identities =
+            "SELECT string_agg(relname::text || relreplident::text, ',' ORDER BY relname) FROM pg_class WHERE relname IN ('u', 'n', 'k')";
+        let row = case.sql.query_one(identities, &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "kf,ni,ui");
+        let mut reader = case.stream(&case.p0).await;
+        let told = case
+            .told(&mut reader, "INSERT INTO u VALUES (1, 'x', 'v'); UPDATE u SET b = 'y'; INSERT INTO n VALUES (1); DELETE FROM n")
+            .await;
+        assert_eq!(told, ["begin", "insert u (1,x,v)", "update u key(1,x,-) (1,y,v)", "insert n (1)", "delete n key(1)", "commit"]);
+        drop(reader);
+        // Once more, as after a crash before the position was recorded.
+        case.source.establish(&case.tables, None).await.unwrap();
+        case.source.remove_traces().await.unwrap();
+        let row = case.sql.query_one(identities, &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "kd,nn,ud");
+        case.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lock_of_a_user_is_not_queued_behind() {
+    let Some(server) = servers::shared(18) else { return };
+    let sql = client(&server.create_database("queued")).await;
+    sql.batch_execute("CREATE TABLE k (v int)").await.unwrap();
+    let holder = client(&server.url("queued")).await;
+    holder.batch_execute("BEGIN; LOCK TABLE k IN ROW EXCLUSIVE MODE").await.unwrap();
+    let task = task(server, "queued");
+    let source = godwit_postgres::source(&task).unwrap();
+    let tables: Vec<_> = source.describe(&task).await.unwrap().tables.into_iter().map(Arc::new).collect();
+    let (established, slowest) = tokio::join!(source.establish(&tables, None), async {
+        let mut slowest = Duration::ZERO;
+        for value in 0..40 {
+            let began = std::time::Instant::now();
+            sql.execute("INSERT INTO k VALUES ($1)", &[&value]).await.unwrap();
+            slowest = slowest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        slowest
+    });
+    established.unwrap();
+    assert!(slowest < Duration::from_millis(600), "a user waited {slowest:?}");
+    source.remove_traces().await.unwrap();
+}
+
+#[tokio::test]
+async fn prepared_transactions_are_told_when_they_are_committed() {
+    for server in versions() {
+        let case = Case::begin(server, "prepared", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let mut reader = case.stream(&case.p0).await;
+        let gid = format!("p{}", server.major());
+        let told = case.told(&mut reader, &format!("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION '{gid}'")).await;
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(case.told(&mut reader, &format!("COMMIT PREPARED '{gid}'")).await, ["begin", "insert t (1)", "commit"]);
+        case.end().await;
+    }
+}
+
+#[tokio::test]
+async fn the_least_role_can_be_captured_from() {
+    for server in versions() {
+        let admin = client(&server.create_database("least")).await;
+        let role = format!("least{}", server.major());
+        admin
+            .batch_execute(&format!(
+                "CREATE ROLE {role} LOGIN REPLICATION; GRANT CREATE ON DATABASE least TO {role}; CREATE SCHEMA AUTHORIZATION {role}; \
+                 SET ROLE {role}; CREATE TABLE {role}.t (id int PRIMARY KEY); CREATE TABLE {role}.k (v int)"
+            ))
+            .await
+            .unwrap();
+        let mut task = task(server, "least");
+        task.source.user = Some(role.clone());
+        let source = godwit_postgres::source(&task).unwrap();
+        let tables: Vec<_> = source.describe(&task).await.unwrap().tables.into_iter().map(Arc::new).collect();
+        assert_eq!(tables.len(), 2);
+        let p0 = source.establish(&tables, None).await.unwrap().position;
+        let old = source.changes(&p0, &tables).await.unwrap();
+        let mut reader = Reader::new(source.changes(&p0, &tables).await.unwrap());
+        drop(old);
+        admin.batch_execute(&format!("INSERT INTO {role}.t VALUES (1); INSERT INTO {role}.k VALUES (2)")).await.unwrap();
+        source.mark(&Marker("end".to_owned())).await.unwrap();
+        assert_eq!(reader.until_marker("end").await, ["begin", "insert t (1)", "insert k (2)", "commit"]);
+        assert!(source.backlog().await.unwrap().is_some());
+        drop(reader);
+        assert_eq!(source.traces().await.unwrap().len(), 3);
+        source.remove_traces().await.unwrap();
+        assert!(source.traces().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_promotion_is_followed_if_it_kept_the_position() {
+    let Some(server) = Postgres::start(18, &PostgresOptions::default().with_fsync()) else { return };
+    let case = Case::begin(&server, "promoted", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut reader = case.stream(&case.p0).await;
+    assert_eq!(case.told(&mut reader, "INSERT INTO t VALUES (1)").await.len(), 3);
+    let durable = reader.last.clone().unwrap();
+    drop(reader);
+    case.sql.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+    server.stop();
+    server.write_file("standby.signal", b"");
+    server.restart();
+    let sql = client(&server.url("promoted")).await;
+    assert!(sql.query_one("SELECT pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
+    sql.batch_execute("CREATE TABLE more AS SELECT generate_series(1, 10000) g; INSERT INTO t VALUES (3)").await.unwrap();
+
+    let mut again = case.stream(&durable).await;
+    case.mark("end").await;
+    assert_eq!(again.until_marker("end").await, ["begin", "insert t (2)", "commit", "begin", "insert t (3)", "commit"]);
+    let last = again.last.clone().unwrap().to_string();
+    assert!(last.ends_with(".2"), "{last}");
+    drop(again);
+
+    let diverged = Position::from(format!("{}.1", last.strip_suffix(".2").unwrap()));
+    let error = case.source.changes(&diverged, &case.tables).await.err().unwrap();
+    assert!(error.is(&codes::SOURCE_CHANGED), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_server_lacks_is_said() {
+    let options = PostgresOptions::default().with_setting("wal_level", "replica");
+    let Some(server) = Postgres::start(15, &options) else { return };
+    let sql = client(&server.create_database("lacking")).await;
+    sql.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let task = task(&server, "lacking");
+    let source = godwit_postgres::source(&task).unwrap();
+    let tables: Vec<_> = source.describe(&task).await.unwrap().tables.into_iter().map(Arc::new).collect();
+    let error = source.establish(&tables, None).await.err().unwrap();
+    assert!(error.is(&codes::SETTING_UNSUITABLE) && error.what().contains("wal_level"), "{error}");
+}
+
+#[tokio::test]
+async fn tables_that_are_not_selected_change_nothing() {
+    for server in versions() {
+        let case = Case::begin(server, "unselected", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let mut reader = case.stream(&case.p0).await;
+        let noise = "CREATE TABLE late (id int); INSERT INTO late VALUES (1); ALTER TABLE late ADD x int; UPDATE late SET x = 1; \
+                     TRUNCATE late; DROP TABLE late; INSERT INTO t VALUES (1)";
+        assert_eq!(case.told(&mut reader, noise).await, ["begin", "insert t (1)", "commit"]);
+        drop(reader);
+
+        case.sql.batch_execute("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+        let error = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
+        assert!(error.is(&codes::OUT_OF_SIGHT), "{error}");
+        case.end().await;
+    }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod capture;
+mod contract;
+mod encryption;
 mod load;
 mod pair;
 mod schema;

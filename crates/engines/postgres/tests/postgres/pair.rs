@@ -107,7 +107,7 @@ pub fn holder(pid: u32) -> Holder {
     Holder { host: "here".into(), boot: "boot".into(), pid, started: 7 }
 }
 
-fn endpoint(server: &Postgres, database: &str) -> EndpointConfig {
+pub fn endpoint(server: &Postgres, database: &str) -> EndpointConfig {
     EndpointConfig {
         engine: "postgres".into(),
         host: "127.0.0.1".into(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking, as its tests do")]
 
 mod capture;
+mod contract;
 mod examine;
 mod load;
 mod replay;
