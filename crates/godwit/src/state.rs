@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use godwit_model::{Error, Result, TaskName, codes};
-use godwit_store::StateFolder;
+use godwit_store::{Fingerprint, StateFolder};
 
 use crate::answer::Answer;
 use crate::cli::Place;
@@ -34,6 +34,34 @@ pub async fn open(stores: &Stores, path: &Path) -> Result<Arc<StateFolder>> {
         Err(error) if error.is(&codes::HELD) => Err(held(stores, path, error).await),
         Err(error) => Err(error),
     }
+}
+
+/// For giving a task up: the folder may have been made by a task file that differs, if it means the same stores.
+pub async fn open_to_clean(stores: &Stores, path: &Path) -> Result<Arc<StateFolder>> {
+    match open(stores, path).await {
+        Err(error) if error.is(&codes::STATE_OTHER) => {
+            let stored = stored_facts(path);
+            let own = stores.fingerprint();
+            if stores_of(&stored) != stores_of(&own.facts) {
+                return Err(error);
+            }
+            Ok(Arc::new(StateFolder::open(path, &Fingerprint { facts: stored, ..own })?))
+        }
+        opened => opened,
+    }
+}
+
+/// What says whose state it is and of which stores.
+pub fn stores_of(facts: &[(String, String)]) -> Vec<(String, String)> {
+    facts.iter().filter(|(name, _)| ["name", "source", "target"].contains(&name.as_str())).cloned().collect()
+}
+
+/// The facts that the folder was made with; the lines before them are the folder's own.
+fn stored_facts(path: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(path.join("state")).unwrap_or_default();
+    let facts = text.lines().filter_map(|line| line.split_once(": ").or_else(|| Some((line.strip_suffix(':')?, ""))));
+    let own = ["format", "task"];
+    facts.filter(|(name, _)| !own.contains(name)).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn unusable(path: &Path, cause: std::io::Error) -> Error {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use godwit_model::Result;
+use godwit_model::{Error, Result, Table, codes};
 use godwit_pipeline::{DifferenceKind, Job, Running, TableReport, VerifyReport};
 use godwit_store::StateFolder;
 use serde_json::{Value as Json, json};
@@ -20,6 +20,14 @@ pub async fn verify(running: &mut Running, repair: bool) -> Result<Answer> {
     let found = running.verify().await?;
     if !repair || found.is_equal() {
         return Ok(verified(&found, None));
+    }
+    if !running.job().task.phases.changes {
+        return Err(Error::new(
+            &codes::TASK_UNSUPPORTED,
+            "a task that only loads has no stream of changes in which rows could be repaired",
+        )
+        .remedy("load anew with `godwit run --resync`")
+        .effect("nothing was changed"));
     }
     let repaired = running.repair(&found).await?;
     let after = running.verify().await?;
@@ -43,7 +51,12 @@ fn verified(report: &VerifyReport, repaired: Option<(u64, &VerifyReport)>) -> An
 
 /// How a finish went on: with a proof, or with differences and nothing removed.
 pub async fn complete(running: &mut Running, read_only_source: bool, changes: u64) -> Result<Answer> {
-    let report = running.complete(read_only_source).await?;
+    let report = running.complete(read_only_source).await;
+    let not_finished = report.as_ref().map_or(true, |report| report.as_ref().is_some_and(|report| !report.is_equal()));
+    if read_only_source && not_finished {
+        admit_writers(running.job()).await?;
+    }
+    let report = report?;
     let equal = report.as_ref().is_none_or(VerifyReport::is_equal);
     let mut text = report.as_ref().map(|report| table_lines(report, "now")).unwrap_or_default();
     if changes > 0 {
@@ -61,6 +74,13 @@ pub async fn complete(running: &mut Running, read_only_source: bool, changes: u6
         "changes": changes, "tables": report.as_ref().map(tables_json),
     });
     Ok(Answer::new(!equal, json, text).with_keys(report.as_ref().map(keys).unwrap_or_default()))
+}
+
+/// A finish that did not come to its end must not keep users out.
+async fn admit_writers(job: &Job) -> Result<()> {
+    let described = job.source.describe(&job.task).await?;
+    let tables: Vec<Arc<Table>> = described.tables.into_iter().map(Arc::new).collect();
+    job.source.set_read_only(&tables, false).await
 }
 
 /// Both sides are equal and the work has stopped: what Godwit left goes, then the proof is given.

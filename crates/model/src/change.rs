@@ -7,7 +7,8 @@ use crate::name::TableName;
 use crate::position::{Marker, Micros, Position};
 use crate::value::Value;
 
-/// The number under which a stream speaks of a layout; valid within one change log, never given to another layout.
+/// The number under which a stream speaks of a layout; valid within one change log, never given to another layout. The
+/// numbers need not ascend or be dense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayoutId(pub u32);
 

@@ -32,9 +32,11 @@ pub trait Source: Send + Sync {
 
     /// Everything that capture needs, in the order that makes P0 true (DESIGN of the engine in docs/engines), and P0.
     ///
-    /// `known` is the P0 this task already relies on. None: whatever an earlier, unrecorded attempt left is removed and
-    /// made anew. Some: what is there is checked against it (`POSITION_LOST`, `SOURCE_CHANGED`) and kept; then
-    /// `snapshot` is None.
+    /// `known` is the position from which changes will be read next: P0 at first, later the last one durable in the
+    /// change log. None: whatever an earlier, unrecorded attempt left is removed and made anew. Some: what is there is
+    /// checked against it and kept; then `snapshot` is None and `position` is `known`. `POSITION_LOST`: the source no
+    /// longer keeps what lies behind it. `SOURCE_CHANGED`: it is another store, or one whose log ends before it (a
+    /// backup was restored, a standby that lagged was promoted).
     /// When this returns, every transaction before P0 is visible to every snapshot opened later.
     async fn establish(&self, tables: &[Arc<Table>], known: Option<&Position>) -> Result<Established>;
 
@@ -42,7 +44,11 @@ pub trait Source: Send + Sync {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
 
     /// The changes behind `from`: every transaction that is not wholly at or before it, once each, in commit order.
-    /// At most one stream at a time; a stream left by a process that died is waited for and taken over.
+    /// At most one stream at a time; a stream left by a process that died is waited for and taken over. Refuses as
+    /// `establish` does; where both position and what captures changes are gone, `POSITION_LOST`.
+    ///
+    /// A store whose log does not tell transactions apart (SQLite) gives several neighbouring ones as one; none is ever
+    /// split over two.
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>>;
 
     /// Writes the marker in a transaction of its own. When this returns, the marker lies behind everything that was

@@ -39,7 +39,8 @@ pub trait Target: Send + Sync {
 
     /// Makes `holder` the holder if the row still has `seen`'s epoch and counter (or is still missing), raising the
     /// epoch, under the row's lock, so that a commit under way is waited for. None: someone else was faster. The record
-    /// returned is read in the same transaction: its checkpoint is the true one.
+    /// returned is read in the same transaction: its checkpoint is the true one. Comes after `install`, as does
+    /// everything that carries a lease.
     async fn take_lease(&self, task: &TaskName, holder: &Holder, seen: Option<&LeaseRecord>) -> Result<Option<LeaseRecord>>;
 
     /// Raises the counter. `LEASE_LOST` if the epoch is another.
@@ -56,7 +57,8 @@ pub trait Target: Send + Sync {
     /// Runs one schema step and writes the entry, in one transaction under the lease where DDL is transactional.
     async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()>;
 
-    /// Empties or drops tables as `existing` asks, and writes the entry, in one transaction under the lease.
+    /// Empties or drops tables as `existing` asks, and writes the entry, in one transaction under the lease. To drop a
+    /// table that is not there is fine; to empty one is `TABLE_MISSING`, and then none was emptied.
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()>;
 
     /// Writes one chunk and its mark in one durable transaction under the lease. Asks `rows.finish()` before it
@@ -165,7 +167,8 @@ pub trait Applier: Send {
     async fn apply(&mut self, group: &Group) -> Result<Applied>;
 
     /// Moves the checkpoint from `previous` to `next` under the lease, writes the entries, and commits. When this
-    /// returns the effects are visible; they are durable when `durable` says so.
+    /// returns the effects are visible; they are durable when `durable` says so. An epoch that is not the lease's is
+    /// `LEASE_LOST`; with the right epoch another checkpoint than `previous` is `TARGET_CHANGED`. Both roll back.
     async fn commit(&mut self, previous: Option<&Checkpoint>, next: &Checkpoint, entries: &[Entry]) -> Result<()>;
 
     /// Waits until everything committed so far would survive a crash of the target.
@@ -178,9 +181,11 @@ pub trait Applier: Send {
 #[derive(Debug)]
 pub enum Applied {
     AsExpected,
-    /// A write touched another number of rows than it had.
+    /// A strict write touched another number of rows than it had. A truncate has none and is never compared.
     Unexpected(Mismatch),
-    /// The target refused a write (a constraint, a value); the transaction itself is intact.
+    /// The target refused a write; the transaction itself is intact. `CONFLICT`: a key or another unique value is
+    /// taken (a surplus row). `VALUE_REFUSED`: a value or a row that a constraint or type does not accept. Other codes
+    /// where the engine knows better (`VALUE_TOO_LARGE`, `RIGHTS_MISSING`, else `SERVER_REFUSED`). Never a transient one.
     Refused(Error),
 }
 

@@ -11,7 +11,9 @@ use crate::mapping::TableMapping;
 pub enum WriteKind {
     /// New rows; `columns` are all that are known. Each row must be new: a key that is there is an error.
     Insert,
-    /// New rows or, where the key is there, those columns overwritten. Touches exactly one row per row.
+    /// New rows or, where the key is there, those columns overwritten: the key too where equal keys may differ in
+    /// their bytes (`key_is_exact`). The key stands among `columns`; rows do not lead with it. Touches exactly one row
+    /// per row.
     Upsert,
     /// By key. Sets `columns` where the key is there. A key column may stand among `columns` (the key changes).
     Update,
@@ -21,7 +23,7 @@ pub enum WriteKind {
     DeleteWhole,
     /// Without a key: rows hold the full old row, then the new values of `columns` (all); one equal row changes.
     UpdateWhole,
-    /// Every row of the table; `rows` is empty.
+    /// Every row of the table; `rows` is empty and the count is never compared.
     Truncate,
 }
 

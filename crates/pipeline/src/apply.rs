@@ -31,7 +31,7 @@ pub(crate) fn prepare(parts: Vec<Part>, end: Option<End>, convergent: bool, orig
 }
 
 /// Writes into the applier's open transaction. An error leaves that transaction worth nothing.
-pub(crate) async fn write(applier: &mut dyn Applier, prepared: &Prepared) -> Result<()> {
+pub(crate) async fn write(applier: &mut dyn Applier, prepared: &mut Prepared) -> Result<()> {
     if prepared.group.writes.is_empty() {
         return Ok(());
     }
@@ -39,25 +39,30 @@ pub(crate) async fn write(applier: &mut dyn Applier, prepared: &Prepared) -> Res
         Applied::AsExpected => {}
         Applied::Unexpected(_) | Applied::Refused(_) => {
             tracing::info!("a group was not accepted as a whole, going transaction by transaction");
+            let mut again = Vec::new();
             for part in &prepared.parts {
-                write_transaction(applier, part, prepared).await?;
+                again.append(&mut write_transaction(applier, part, prepared).await?);
             }
+            prepared.reread.append(&mut again);
         }
     }
     failpoint("apply.group.written");
     Ok(())
 }
 
-async fn write_transaction(applier: &mut dyn Applier, part: &Part, prepared: &Prepared) -> Result<()> {
+/// Gives the keys to read again: change by change there are more of them than in a group, where an incomplete image may
+/// find a full one of the same key before it.
+async fn write_transaction(applier: &mut dyn Applier, part: &Part, prepared: &Prepared) -> Result<Vec<Reread>> {
     let origin = &prepared.group.origin;
-    let ordered = Group { writes: in_source_order(part, prepared.convergent)?, origin: origin.clone() };
+    let Coalesced { writes, reread } = in_source_order(part, prepared.convergent)?;
+    let ordered = Group { writes, origin: origin.clone() };
     let first = match applier.apply(&ordered).await? {
-        Applied::AsExpected => return Ok(()),
+        Applied::AsExpected => return Ok(reread),
         other => complaint(&ordered, other),
     };
     let Some(writes) = as_final_images(part, prepared.convergent)? else { return Err(first) };
     match applier.apply(&Group { writes, origin: origin.clone() }).await? {
-        Applied::AsExpected => Ok(()),
+        Applied::AsExpected => Ok(reread),
         _ => Err(first),
     }
 }
@@ -74,25 +79,32 @@ fn push_all(coalescer: &mut Coalescer, part: &Part) -> Result<()> {
 }
 
 /// Every change a write of its own.
-fn in_source_order(part: &Part, convergent: bool) -> Result<Vec<TableWrite>> {
-    let mut writes = Vec::new();
+fn in_source_order(part: &Part, convergent: bool) -> Result<Coalesced> {
+    let mut all = Coalesced::default();
     for (batch, places) in &part.batches {
         for (change, place) in batch.changes.iter().zip(places) {
             let Some(projection) = place else { continue };
             let mut single = Coalescer::new(convergent);
             single.push(projection, batch, change)?;
-            writes.extend(single.finish().writes);
+            let Coalesced { writes, reread } = single.finish();
+            all.writes.extend(writes);
+            all.reread.extend(reread);
         }
     }
-    Ok(writes)
+    Ok(all)
 }
 
 /// All rows the transaction touched deleted, then put as they are at its end. None: an image is not known in full.
 fn as_final_images(part: &Part, convergent: bool) -> Result<Option<Vec<TableWrite>>> {
     let mut coalescer = Coalescer::new(convergent);
     push_all(&mut coalescer, part)?;
+    let writes = coalescer.finish().writes;
+    if convergent {
+        // nothing is counted there: whatever holds a place goes first, the writes then run in their own order
+        return Ok(Some(writes.iter().filter_map(removed).chain(writes.iter().cloned()).collect()));
+    }
     let (mut deletes, mut inserts) = (Vec::new(), Vec::new());
-    for write in coalescer.finish().writes {
+    for write in writes {
         match write.kind {
             WriteKind::Delete => deletes.push(write),
             WriteKind::Insert | WriteKind::Upsert => inserts.push(write),
@@ -108,6 +120,19 @@ fn as_final_images(part: &Part, convergent: bool) -> Result<Option<Vec<TableWrit
     }
     deletes.append(&mut inserts);
     Ok(Some(deletes))
+}
+
+/// The rows that an upsert puts, by their keys.
+fn removed(write: &TableWrite) -> Option<TableWrite> {
+    let mapping = &write.mapping;
+    if write.kind != WriteKind::Upsert {
+        return None;
+    }
+    let places: Vec<usize> =
+        mapping.key.iter().map(|index| write.columns.iter().position(|there| there == index)).collect::<Option<_>>()?;
+    let mut keys = RowBatch::new(places.len());
+    write.rows.rows().for_each(|row| keys.push(places.iter().map(|place| row[*place].clone())));
+    Some(TableWrite { kind: WriteKind::Delete, columns: Vec::new(), rows: keys, ..write.clone() })
 }
 
 fn split_update(write: &TableWrite) -> Option<(TableWrite, TableWrite)> {
@@ -137,7 +162,7 @@ fn final_value(write: &TableWrite, key: &[Value], new: &[Value], column: usize) 
 /// Why the task stops. The key stands in the detail, which only a person's terminal shows.
 fn complaint(group: &Group, applied: Applied) -> Error {
     match applied {
-        Applied::Refused(error) => error.effect("the transaction with this change was not applied; everything before it is"),
+        Applied::Refused(error) => error.effect("the transaction with this change was not applied, and none after it"),
         Applied::Unexpected(Mismatch { write, expected, touched }) => {
             let Some(write) = group.writes.get(write) else { return Error::internal("a mismatch names no write") };
             let verb = verb(write.kind);
@@ -145,8 +170,8 @@ fn complaint(group: &Group, applied: Applied) -> Error {
             Error::new(&codes::CONFLICT, format!("a change that {verb} {expected} row touched {touched}"))
                 .at(format!("target table {}", write.mapping.target))
                 .detail(format!("key ({}) = {}", write.mapping.key_targets().join(", "), key.unwrap_or_default()))
-                .remedy("someone else wrote to the target, or it lost rows: compare with `verify`, mend with `verify --repair`, then go on with `run`")
-                .effect("the transaction with this change was not applied; everything before it is")
+                .remedy("someone else wrote to the target, or it lost rows: find out who, then make it equal again with `run --resync`")
+                .effect("the transaction with this change was not applied, and none after it")
         }
         Applied::AsExpected => Error::internal("a write that went as expected was taken for a failure"),
     }

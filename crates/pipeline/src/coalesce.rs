@@ -2,8 +2,8 @@
 //!
 //! Changes of one key are merged; then, in a section, all deletes run first, updates next, inserts last, so that a key
 //! that moved or came back finds its place free. What cannot be merged without knowing the row at the target (a changed
-//! key with an incomplete image, truncate, tables without a key or with an inexact one) closes the section and keeps its
-//! place in the order.
+//! key with an incomplete image, truncate, an inexact key, updates and deletes where there is no key) closes the section
+//! and keeps its place in the order.
 //!
 //! In the convergent window (between P0 and P1, when chunks may already hold later rows) nothing is assumed about what is
 //! there: rows are put or removed whole, and a key whose row the log cannot tell in full goes on the re-read list.
@@ -14,6 +14,7 @@ use godwit_model::{
     Change, ChangeBatch, ChangeOperation, Error, OldImage, Result, Row, RowBatch, TableMapping, TableWrite, Value, WriteKind,
 };
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::project::Projection;
 
@@ -44,7 +45,17 @@ pub(crate) type KeyBytes = Box<[u8]>;
 #[derive(Default)]
 struct Section {
     /// In the order in which tables were first met.
-    tables: Vec<(Arc<TableMapping>, HashMap<KeyBytes, Pending>)>,
+    tables: Vec<(Arc<TableMapping>, Keys)>,
+    /// Rows for tables without a key; whatever else happens to such a table closes the section.
+    loose: Vec<(Arc<TableMapping>, RowBatch)>,
+}
+
+/// The keys of one table in the order in which they were first met: rows that were written side by side at the source
+/// lie side by side at the target, which spares it most of the work on its indexes.
+#[derive(Default)]
+struct Keys {
+    places: HashMap<KeyBytes, usize>,
+    pending: Vec<Pending>,
 }
 
 /// What becomes of one key at the end of the section.
@@ -118,16 +129,12 @@ impl Coalescer {
             return self.ordered(mapping, WriteKind::Delete, vec![], key);
         }
         let convergent = self.convergent;
-        let pending = self.section.table(mapping);
-        let place = key_bytes(&key);
-        let next = match pending.remove(&place) {
-            _ if convergent => Pending::Remove { key },
-            None | Some(Pending::Update { .. } | Pending::Replace { .. }) => Pending::Delete { key },
-            Some(Pending::Insert(_)) => Pending::Nothing,
-            Some(other) => return Err(impossible(mapping, "delete", &other)),
-        };
-        pending.insert(place, next);
-        Ok(())
+        self.section.table(mapping).follow(key_bytes(&key), |before| match before {
+            _ if convergent => Ok(Pending::Remove { key }),
+            None | Some(Pending::Update { .. } | Pending::Replace { .. }) => Ok(Pending::Delete { key }),
+            Some(Pending::Insert(_)) => Ok(Pending::Nothing),
+            Some(other) => Err(impossible(mapping, "delete", &other)),
+        })
     }
 
     fn insert(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
@@ -136,16 +143,12 @@ impl Coalescer {
             return self.ordered(mapping, WriteKind::Insert, columns, new.into_iter().filter(Value::is_known).collect());
         }
         let convergent = self.convergent;
-        let pending = self.section.table(mapping);
-        let place = key_bytes(&key);
-        let next = match pending.remove(&place) {
-            _ if convergent => Pending::Put(new),
-            None | Some(Pending::Nothing) => Pending::Insert(new),
-            Some(Pending::Delete { key }) => Pending::Replace { key, new },
-            Some(other) => return Err(impossible(mapping, "insert", &other)),
-        };
-        pending.insert(place, next);
-        Ok(())
+        self.section.table(mapping).follow(key_bytes(&key), |before| match before {
+            _ if convergent => Ok(Pending::Put(new)),
+            None | Some(Pending::Nothing) => Ok(Pending::Insert(new)),
+            Some(Pending::Delete { key }) => Ok(Pending::Replace { key, new }),
+            Some(other) => Err(impossible(mapping, "insert", &other)),
+        })
     }
 
     fn update(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
@@ -155,24 +158,20 @@ impl Coalescer {
         if !mapping.key_is_exact {
             return self.ordered_update(mapping, key, new);
         }
-        let pending = self.section.table(mapping);
-        let place = key_bytes(&key);
-        let next = match pending.remove(&place) {
-            None => Pending::Update { key, new },
-            Some(Pending::Insert(base)) => Pending::Insert(merge(base, new)),
-            Some(Pending::Update { key, new: base }) => Pending::Update { key, new: merge(base, new) },
-            Some(Pending::Replace { key, new: base }) => Pending::Replace { key, new: merge(base, new) },
-            Some(other) => return Err(impossible(mapping, "update", &other)),
-        };
-        pending.insert(place, next);
-        Ok(())
+        self.section.table(mapping).follow(key_bytes(&key), |before| match before {
+            None => Ok(Pending::Update { key, new }),
+            Some(Pending::Insert(base)) => Ok(Pending::Insert(merge(base, new))),
+            Some(Pending::Update { key, new: base }) => Ok(Pending::Update { key, new: merge(base, new) }),
+            Some(Pending::Replace { key, new: base }) => Ok(Pending::Replace { key, new: merge(base, new) }),
+            Some(other) => Err(impossible(mapping, "update", &other)),
+        })
     }
 
     fn update_convergent(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
         let pending = self.section.table(mapping);
         let place = key_bytes(&key);
         if is_complete(&new) {
-            pending.insert(place, Pending::Put(new));
+            return pending.follow(place, |_| Ok(Pending::Put(new)));
         } else if let Some(Pending::Put(base)) = pending.get_mut(&place) {
             *base = merge(std::mem::take(base), new);
         } else {
@@ -234,7 +233,10 @@ impl Coalescer {
             _ => Err(Error::internal(format!("table {} has no key and its log holds no full old rows", mapping.source))),
         };
         match change.operation {
-            ChangeOperation::Insert => self.ordered(mapping, WriteKind::Insert, all, new.collect()),
+            ChangeOperation::Insert => {
+                self.section.loose(mapping).push(new);
+                Ok(())
+            }
             ChangeOperation::Delete => {
                 let old = full_old()?;
                 self.ordered(mapping, WriteKind::DeleteWhole, all, old)
@@ -249,7 +251,8 @@ impl Coalescer {
     }
 
     fn single(&mut self, mapping: &Arc<TableMapping>, kind: WriteKind, columns: Vec<usize>, rows: RowBatch) {
-        let strict = !self.convergent && kind != WriteKind::Truncate;
+        // a table without a key is copied exactly and needs no convergence
+        let strict = (!self.convergent || !mapping.has_key()) && kind != WriteKind::Truncate;
         self.done.writes.push(TableWrite { mapping: mapping.clone(), kind, columns, rows, strict });
     }
 
@@ -260,26 +263,64 @@ impl Coalescer {
 }
 
 impl Section {
-    fn table(&mut self, mapping: &Arc<TableMapping>) -> &mut HashMap<KeyBytes, Pending> {
+    fn table(&mut self, mapping: &Arc<TableMapping>) -> &mut Keys {
         let found = self.tables.iter().position(|(there, _)| Arc::ptr_eq(there, mapping));
         let index = found.unwrap_or_else(|| {
-            self.tables.push((mapping.clone(), HashMap::new()));
+            self.tables.push((mapping.clone(), Keys::default()));
             self.tables.len() - 1
         });
         &mut self.tables[index].1
     }
 
+    fn loose(&mut self, mapping: &Arc<TableMapping>) -> &mut RowBatch {
+        let found = self.loose.iter().position(|(there, _)| Arc::ptr_eq(there, mapping));
+        let index = found.unwrap_or_else(|| {
+            self.loose.push((mapping.clone(), RowBatch::new(mapping.columns.len())));
+            self.loose.len() - 1
+        });
+        &mut self.loose[index].1
+    }
+
     /// Deletes of all tables, then updates, then inserts.
     fn write(self, strict: bool, writes: &mut Vec<TableWrite>) {
         let mut shelves = Shelves::default();
-        for (mapping, pending) in self.tables {
-            for what in pending.into_values() {
+        for (mapping, keys) in self.tables {
+            for what in keys.pending {
                 shelves.put(&mapping, what);
             }
+        }
+        for (mapping, rows) in self.loose {
+            let all = (0..mapping.columns.len()).collect();
+            shelves.shelves.push((mapping, WriteKind::Insert, all, rows));
         }
         for (mapping, kind, columns, rows) in shelves.in_order() {
             writes.push(TableWrite { mapping, kind, columns, rows, strict });
         }
+    }
+}
+
+impl Keys {
+    fn get(&self, key: &[u8]) -> Option<&Pending> {
+        self.places.get(key).map(|place| &self.pending[*place])
+    }
+
+    fn get_mut(&mut self, key: &[u8]) -> Option<&mut Pending> {
+        self.places.get(key).map(|place| &mut self.pending[*place])
+    }
+
+    /// What follows from what was pending for this key.
+    fn follow(&mut self, key: KeyBytes, next: impl FnOnce(Option<Pending>) -> Result<Pending>) -> Result<()> {
+        match self.places.entry(key) {
+            Entry::Occupied(place) => {
+                let slot = &mut self.pending[*place.get()];
+                *slot = next(Some(std::mem::replace(slot, Pending::Nothing)))?;
+            }
+            Entry::Vacant(place) => {
+                self.pending.push(next(None)?);
+                place.insert(self.pending.len() - 1);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -401,3 +442,8 @@ pub(crate) fn key_bytes(key: &[Value]) -> KeyBytes {
     }
     bytes.into_boxed_slice()
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

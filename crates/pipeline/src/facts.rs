@@ -88,6 +88,11 @@ impl Facts {
         })
     }
 
+    /// Whether a copy was begun.
+    pub fn has_plans(&self) -> bool {
+        self.entries.keys().any(|key| key.starts_with("plan/"))
+    }
+
     /// Rows of a chunk that is done.
     pub fn chunk_rows(&self, table: &TableName, generation: u64, number: usize) -> Result<Option<u64>> {
         self.json(&chunk_key(table, generation, number), |json| json.get("rows")?.as_u64())
@@ -95,7 +100,7 @@ impl Facts {
 
     /// Columns (name, type) with which the table's changes came last.
     pub fn shape(&self, table: &TableName) -> Result<Option<Vec<(String, String)>>> {
-        self.json(&format!("shape/{table}"), |json| {
+        self.json(&shape_key(table), |json| {
             let columns = json.get("columns")?.as_array()?.iter();
             columns.map(|column| Some((column.get(0)?.as_str()?.to_owned(), column.get(1)?.as_str()?.to_owned()))).collect()
         })
@@ -153,7 +158,7 @@ pub(crate) fn chunk_entry(table: &TableName, generation: u64, number: usize, row
 }
 
 pub(crate) fn shape_entry(table: &TableName, columns: &[(String, String)]) -> Entry {
-    entry(&format!("shape/{table}"), json!({"v": VERSION, "columns": columns}))
+    entry(&shape_key(table), json!({"v": VERSION, "columns": columns}))
 }
 
 pub(crate) fn marker_entry(marker: &Marker) -> Entry {
@@ -174,11 +179,21 @@ pub(crate) fn step_key(id: &str) -> String {
 }
 
 fn plan_key(table: &TableName) -> String {
-    format!("plan/{table}")
+    format!("plan/{}", distinct(table))
 }
 
 fn chunk_key(table: &TableName, generation: u64, number: usize) -> String {
-    format!("chunk/{table}/{generation}/{number}")
+    format!("chunk/{}/{generation}/{number}", distinct(table))
+}
+
+fn shape_key(table: &TableName) -> String {
+    format!("shape/{}", distinct(table))
+}
+
+/// A table's name in which a dot of its own cannot be taken for the one between schema and name.
+pub(crate) fn distinct(table: &TableName) -> String {
+    let escaped = |name: &str| name.replace('\\', "\\\\").replace('.', "\\.").replace('/', "\\/");
+    format!("{}.{}", escaped(&table.schema), escaped(&table.name))
 }
 
 fn entry(key: &str, json: Json) -> Entry {

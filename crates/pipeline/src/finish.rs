@@ -54,7 +54,9 @@ impl Running {
         job.target.set_sequences(&lease, &values).await?;
         failpoint("finish.sequences");
         let mut facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
-        job.setup(&lease).later(&mut facts, Stage::AtFinish, 1).await?;
+        if let Err(error) = job.setup(&lease).later(&mut facts, Stage::AtFinish, 1).await {
+            return self.explained(error).await.map(Some);
+        }
         failpoint("finish.schema");
         let names: Vec<TableName> = routes.iter().map(|route| route.mapping.target.clone()).collect();
         job.target.analyze(&names).await?;
@@ -67,6 +69,17 @@ impl Running {
             job.target.record(&lease, &[facts::done_entry("finished")]).await?;
         }
         Ok(report)
+    }
+
+    /// A step that the target refuses, a foreign key above all, most likely met a difference: then that is the answer.
+    async fn explained(&mut self, error: Error) -> Result<VerifyReport> {
+        if error.is_transient() {
+            return Err(error);
+        }
+        match self.verify().await {
+            Ok(report) if !report.is_equal() => Ok(report),
+            _ => Err(error),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::capture::Capture;
 use crate::coalesce::Reread;
@@ -23,18 +23,16 @@ use crate::examine::{self, VerifyReport};
 use crate::facts::{self, Facts, Start};
 use crate::load::{Loader, Route};
 use crate::passages::Passages;
-use crate::replay::{Pass, Replay, new_marker};
+use crate::replay::{MARK_AGAIN, Pass, Replay, new_marker};
 use crate::reread;
-use crate::setup::{self, Setup};
+use crate::setup::Setup;
 use crate::storage::Storage;
 use crate::tenure::{self, Life};
+use crate::upkeep::Upkeep;
 
 /// Between attempts after a transient error: doubled from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// A marker not met by then is written again: it may have been lost with a source that crashed, or met by an attempt that
-/// did not live to say so.
-const MARK_AGAIN: Duration = Duration::from_secs(10);
 /// A target this little behind is caught up.
 const CAUGHT_UP: Duration = Duration::from_secs(1);
 
@@ -62,6 +60,8 @@ pub enum Until {
 /// What can be seen of a running task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
+    /// Counts attempts; `consistent` speaks of the present one.
+    pub attempt: u64,
     pub phase: Option<Phase>,
     pub consistent: bool,
     /// The task only loads, and the load is complete.
@@ -76,7 +76,8 @@ pub struct Running {
     passages: Arc<Passages>,
     stop: CancellationToken,
     again: Arc<Notify>,
-    supervisor: AbortOnDropHandle<Result<()>>,
+    /// None: it has said why it ended.
+    supervisor: Option<AbortOnDropHandle<Result<()>>>,
 }
 
 impl Job {
@@ -96,9 +97,16 @@ impl Job {
         let passages = Arc::new(Passages::default());
         let stop = CancellationToken::new();
         let again = Arc::new(Notify::new());
-        let shared = Shared { job: job.clone(), status, passages: passages.clone(), stop: stop.clone(), again: again.clone() };
+        let shared = Shared {
+            job: job.clone(),
+            status,
+            passages: passages.clone(),
+            stop: stop.clone(),
+            again: again.clone(),
+            tasks: TaskTracker::new(),
+        };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(shared.supervise(anew)));
-        Running { job, status: receiver, passages, stop, again, supervisor }
+        Running { job, status: receiver, passages, stop, again, supervisor: Some(supervisor) }
     }
 }
 
@@ -111,9 +119,9 @@ impl Running {
         self.status.borrow().clone()
     }
 
-    /// Whether the work has ended, by itself or by an error. Nothing may be waited for then.
+    /// Whether the work has ended, by itself or by an error.
     pub fn is_over(&self) -> bool {
-        self.supervisor.is_finished()
+        self.supervisor.as_ref().is_none_or(AbortOnDropHandle::is_finished)
     }
 
     /// Waits for the goal, or for the error that ends the task before. Safe to drop.
@@ -137,14 +145,25 @@ impl Running {
 
     async fn wait(&mut self, reached: impl Fn(&Status) -> bool) -> Result<()> {
         let mut status = self.status.clone();
+        let met = async { status.wait_for(|status| reached(status)).await.is_ok() };
         tokio::select! {
             biased;
-            met = status.wait_for(|status| reached(status)) => match met {
-                Ok(_) => Ok(()),
-                // the supervisor is gone: its result says why
-                Err(_) => (&mut self.supervisor).await.map_err(died)?,
-            },
-            done = &mut self.supervisor => done.map_err(died)?,
+            // the last status outlives the supervisor: what was reached stays reached
+            met = met => if met { Ok(()) } else { Err(self.ended().await) },
+            ended = self.ended() => Err(ended),
+        }
+    }
+
+    /// Why the work is over. The reason is given once.
+    async fn ended(&mut self) -> Error {
+        let over = || Error::new(&codes::INTERRUPTED, "the task is over");
+        let Some(supervisor) = &mut self.supervisor else { return over() };
+        let done = supervisor.await;
+        self.supervisor = None;
+        match done {
+            Ok(Ok(())) => over(),
+            Ok(Err(error)) => error,
+            Err(panic) => died(panic),
         }
     }
 
@@ -163,10 +182,7 @@ impl Running {
             }
             tokio::select! {
                 Ok(()) = &mut passed => return Ok(()),
-                done = &mut self.supervisor => return Err(match done.map_err(died)? {
-                    Ok(()) => Error::internal("a task that only loads passes no marker"),
-                    Err(error) => error,
-                }),
+                ended = self.ended() => return Err(ended),
                 () = tokio::time::sleep(MARK_AGAIN) => {}
             }
         }
@@ -185,19 +201,18 @@ impl Running {
         let mut entries: Vec<Entry> = reread::entry(&list).into_iter().collect();
         entries.extend([facts::marker_entry(&marker), facts::done_entry("inexact"), facts::removal("passed")]);
         self.job.target.record(&lease, &entries).await?;
-        let mut status = self.status.clone();
+        let before = self.status().attempt;
         self.again.notify_one();
-        // the new attempt is not consistent until the window is closed
-        tokio::select! {
-            _ = status.wait_for(|status| !status.consistent) => Ok(()),
-            done = &mut self.supervisor => done.map_err(died)?,
-        }
+        self.wait(|status| status.attempt > before).await
     }
 
     /// Ends the work and gives the lease back. The error that had ended it before, if any.
     pub async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        self.supervisor.await.map_err(died)?
+        match self.supervisor {
+            Some(supervisor) => supervisor.await.map_err(died)?,
+            None => Ok(()),
+        }
     }
 }
 
@@ -217,6 +232,8 @@ struct Shared {
     stop: CancellationToken,
     /// The ledger was changed from outside of the attempt: begin another.
     again: Arc<Notify>,
+    /// Everything an attempt spawned. The next one begins when all of it is gone: it holds the log and the spool.
+    tasks: TaskTracker,
 }
 
 impl Shared {
@@ -227,6 +244,7 @@ impl Shared {
             () = self.stop.cancelled() => Ok(()),
             result = self.attempts(&mut lease, anew) => result,
         };
+        self.quiet().await;
         if let Some(lease) = &lease
             && let Err(error) = self.job.target.release(lease).await
         {
@@ -239,17 +257,18 @@ impl Shared {
         let mut wait = FIRST_WAIT;
         loop {
             let began = Instant::now();
+            self.quiet().await;
+            self.status.send_modify(|status| {
+                status.attempt += 1;
+                status.consistent = false;
+            });
             let error = tokio::select! {
                 done = self.attempt(lease, &mut anew) => match done {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 },
-                () = self.again.notified() => {
-                    self.status.send_modify(|status| status.consistent = false);
-                    continue;
-                }
+                () = self.again.notified() => continue,
             };
-            self.status.send_modify(|status| status.consistent = false);
             // before the task ever held its lease, nothing is under way that would be worth waiting for
             let final_word = !error.is_transient() || error.is(&codes::HELD) || error.is(&codes::LEASE_LOST) || lease.is_none();
             if final_word {
@@ -265,18 +284,23 @@ impl Shared {
         }
     }
 
+    /// Waits until nothing is left of the last attempt.
+    async fn quiet(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+
     async fn attempt(&self, lease: &mut Option<Lease>, anew: &mut bool) -> Result<()> {
         let Job { task, target, holder, life, .. } = &*self.job;
         target.install().await?;
-        let checkpoint = match lease {
-            None => {
-                let (taken, record) = tenure::take(&**target, &task.name, holder, life).await?;
-                self.status.send_modify(|status| status.lease = Some(taken.clone()));
-                *lease = Some(taken);
-                record.checkpoint
-            }
-            Some(lease) => tenure::resume(&**target, lease).await?.checkpoint,
+        let (taken, record) = match lease {
+            None => tenure::take(&**target, &task.name, holder, life).await?,
+            Some(lease) => tenure::resume(&**target, lease, holder).await?,
         };
+        let checkpoint = record.checkpoint;
+        self.status.send_modify(|status| status.lease = Some(taken.clone()));
+        *lease = Some(taken);
         let lease = lease.as_ref().expect("taken or resumed just now");
         if *anew {
             self.begin_anew(lease).await?;
@@ -292,14 +316,8 @@ impl Shared {
     async fn begin_anew(&self, lease: &Lease) -> Result<()> {
         let Job { task, target, storage, .. } = &*self.job;
         let facts = Facts::from_entries(target.ledger(&task.name).await?);
-        let old = match facts.tables()? {
-            Some(tables) => setup::routes(task, tables)?,
-            None => Vec::new(),
-        };
         storage.wipe().await?;
-        target.record(lease, &facts.begin_anew()).await?;
-        let keyless: Vec<_> = old.iter().filter(|route| !route.mapping.has_key()).map(|route| route.mapping.target.clone()).collect();
-        target.empty(lease, &keyless, false, &facts::done_entry("inexact")).await
+        target.record(lease, &facts.begin_anew()).await
     }
 
     async fn work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
@@ -309,6 +327,7 @@ impl Shared {
             return Err(Error::new(&codes::FINISHED, format!("task `{}` is finished", task.name))
                 .remedy("run `godwit finish` again to remove what is left of it"));
         }
+        crate::setup::refuse_unbuilt(task, &source.capabilities(), &target.capabilities())?;
         let setup = self.job.setup(lease);
         self.refuse_lost_ledger(&facts).await?;
         self.phase(Phase::Schema);
@@ -326,11 +345,18 @@ impl Shared {
             start: begun.from,
             observer: observer.clone(),
         };
+        let upkeep = Upkeep { task, source: &**source, target: &**target, lease, log: begun.log.clone(), observer };
         let flow = async {
             self.load(&setup, &mut facts, &routes, begun.snapshot).await?;
             self.follow(&setup, &mut facts, routes, begun.log, checkpoint).await
         };
-        beside(capture.run(), flow).await
+        let flow = async {
+            tokio::select! {
+                done = flow => done,
+                ended = upkeep.run() => ended,
+            }
+        };
+        beside(&self.tasks, capture.run(), flow).await
     }
 
     /// A log with records says that the task had begun; then the target must know of it. Else it is another store, an
@@ -385,6 +411,7 @@ impl Shared {
         }
         if setup.task.phases.load {
             self.phase(Phase::Load);
+            empty_keyless(setup, facts, routes).await?;
             let over_old_rows = facts.is_done("resync");
             self.loader(setup.lease, routes, over_old_rows).run(facts, exact).await?;
         } else {
@@ -400,7 +427,13 @@ impl Shared {
     async fn load_only(&self, setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
         if setup.task.phases.load && !facts.is_done("loaded") {
             self.phase(Phase::Load);
-            self.loader(setup.lease, routes, facts.is_done("resync")).run(facts, None).await?;
+            empty_keyless(setup, facts, routes).await?;
+            // nothing is replayed over this copy: any one snapshot will do, as long as it is one
+            let exact = match facts.has_plans() {
+                true => None,
+                false => Some(setup.source.snapshot().await?),
+            };
+            self.loader(setup.lease, routes, facts.is_done("resync")).run(facts, exact).await?;
             setup.record(facts, vec![facts::done_entry("loaded")]).await?;
         }
         setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
@@ -420,16 +453,18 @@ impl Shared {
     ) -> Result<()> {
         self.phase(Phase::CatchUp);
         let replay = self.replay(setup.lease, routes, log);
-        while !facts.is_done("passed") {
+        // P1 may be passed and what follows it not be done: an attempt can end in between
+        while !facts.is_done("passed") || facts.is_done("resync") {
+            if facts.is_done("passed") {
+                self.sweep(setup, facts, &replay.routes).await?;
+                continue;
+            }
             let marker = facts.marker()?.ok_or_else(|| Error::internal("a loaded task has no marker for P1"))?;
             // written again after every restart: the first one may have been lost, a second does no harm
             setup.source.mark(&marker).await?;
             failpoint("p1.marked");
             let pass = Pass { convergent: facts.is_done("inexact"), until: Some(marker) };
             replay.run(facts, &mut checkpoint, pass).await?;
-            if facts.is_done("passed") && facts.is_done("resync") {
-                self.sweep(setup, facts, &replay.routes).await?;
-            }
         }
         if !facts.is_done("indexed") {
             self.sequences(setup).await?;
@@ -472,6 +507,7 @@ impl Shared {
             workers: task.limits.source_connections.min(task.limits.target_connections).max(1),
             snapshot_age: task.limits.snapshot_age,
             over_old_rows,
+            tasks: self.tasks.clone(),
             native: source.capabilities().dialect == target.capabilities().dialect,
             observer: observer.clone(),
         }
@@ -489,6 +525,7 @@ impl Shared {
             memory: task.limits.memory.0,
             observer: observer.clone(),
             passages: self.passages.clone(),
+            tasks: self.tasks.clone(),
             origin: origin(task),
         }
     }
@@ -506,6 +543,20 @@ struct Begun {
     snapshot: Option<Box<dyn godwit_model::Snapshot>>,
 }
 
+/// Before a copy over old rows: no key tells the rows of these tables from those that come. Emptied in the transaction that
+/// says so, because rows are only added after it.
+async fn empty_keyless(setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
+    if !facts.is_done("resync") || facts.is_done("emptied") {
+        return Ok(());
+    }
+    let keyless = routes.iter().filter(|route| !route.mapping.has_key());
+    let tables: Vec<_> = keyless.map(|route| route.mapping.target.clone()).collect();
+    let done = facts::done_entry("emptied");
+    setup.target.empty(setup.lease, &tables, false, &done).await?;
+    facts.apply(&[done]);
+    Ok(())
+}
+
 /// An empty change log takes the place of one that was lost: the source says whether it still keeps what is needed.
 async fn adopt(setup: &Setup<'_>, facts: &mut Facts, log: &dyn ChangeLog, from: &Position) -> Result<()> {
     if log.durable().sequence > Sequence(0) {
@@ -518,18 +569,19 @@ async fn adopt(setup: &Setup<'_>, facts: &mut Facts, log: &dyn ChangeLog, from: 
 }
 
 /// Runs the capture as a task of its own, for as long as the flow runs; the first to fail ends both.
-async fn beside(capture: impl Future<Output = Result<()>> + Send + 'static, flow: impl Future<Output = Result<()>>) -> Result<()> {
+async fn beside(
+    tracker: &TaskTracker,
+    capture: impl Future<Output = Result<()>> + Send + 'static,
+    flow: impl Future<Output = Result<()>>,
+) -> Result<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(capture);
-    let done = tokio::select! {
+    tasks.spawn(tracker.track_future(capture));
+    tokio::select! {
         Some(captured) = tasks.join_next() => match captured {
             Ok(Ok(())) => Err(Error::internal("capture ended by itself")),
             Ok(Err(error)) => Err(error),
             Err(error) => Err(Error::internal("capture died").caused_by(error)),
         },
         done = flow => done,
-    };
-    // the log is closed before the next attempt opens it
-    tasks.shutdown().await;
-    done
+    }
 }

@@ -13,6 +13,7 @@ use godwit_model::{
 };
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::facts::{self, Facts, Plan};
 
@@ -39,6 +40,7 @@ pub(crate) struct Loader {
     pub native: bool,
     /// Rows may be there already, from before.
     pub over_old_rows: bool,
+    pub tasks: TaskTracker,
     pub observer: Arc<dyn Observer>,
 }
 
@@ -169,7 +171,8 @@ impl Loader {
                     continue;
                 }
                 let (loader, view) = (self.clone(), view.clone());
-                workers.spawn(async move { loader.copy(&job, &view).await.map(|written| (job.route, written)) });
+                let copy = async move { loader.copy(&job, &view).await.map(|written| (job.route, written)) };
+                workers.spawn(self.tasks.track_future(copy));
             }
             let Some(done) = workers.join_next().await else { return Ok(stale) };
             let (route, written) = done.map_err(|error| Error::internal("a load worker died").caused_by(error))??;

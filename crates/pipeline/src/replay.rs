@@ -14,10 +14,10 @@ use godwit_model::{
 use godwit_store::{ChangeLog, LogReader, Record};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::apply::{self, Prepared};
 use crate::assemble::{Assembler, End, Work};
-use crate::coalesce::Reread;
 use crate::facts::{self, Facts};
 use crate::load::Route;
 use crate::passages::Passages;
@@ -26,6 +26,8 @@ use crate::routes::Routes;
 
 /// What a target must be able to hold on to beyond the last flush, and how long it may take to say so.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
+/// How long a marker is waited for before it is written again.
+pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(10);
 /// A share of the memory limit for one group: the one gathered, the one queued, the one being written, each with its
 /// coalesced copy, stay below half of it.
 const GROUP_SHARE: u64 = 16;
@@ -41,6 +43,7 @@ pub(crate) struct Replay {
     pub memory: u64,
     pub observer: Arc<dyn Observer>,
     pub passages: Arc<Passages>,
+    pub tasks: TaskTracker,
     /// The name under which provenance is recorded in the target.
     pub origin: String,
 }
@@ -60,8 +63,14 @@ struct Writer<'a> {
     applier: Box<dyn Applier>,
     checkpoint: Option<Checkpoint>,
     pass: Pass,
-    reread: Vec<Reread>,
+    reread: reread::List,
     last_durable: Instant,
+    /// Something was committed since.
+    unflushed: bool,
+    /// Parts of a transaction are written whose end is still to come.
+    inside: bool,
+    /// When the marker that ends the pass is written again.
+    mark_at: tokio::time::Instant,
 }
 
 enum Step {
@@ -79,23 +88,39 @@ impl Replay {
         let mappings: Vec<_> = self.routes.iter().map(|route| route.mapping.clone()).collect();
         let applier = self.target.applier(&self.lease, &mappings).await?;
         let reread = reread::from_facts(facts, &self.routes)?;
-        let mut writer = Writer { replay: self, applier, checkpoint: checkpoint.clone(), pass, reread, last_durable: Instant::now() };
+        let mut writer = Writer {
+            replay: self,
+            applier,
+            checkpoint: checkpoint.clone(),
+            pass,
+            reread,
+            last_durable: Instant::now(),
+            unflushed: false,
+            inside: false,
+            mark_at: tokio::time::Instant::now() + MARK_AGAIN,
+        };
 
         let (sender, receiver) = mpsc::channel(1);
         let mut stages = JoinSet::new();
         let (convergent, origin) = (writer.pass.convergent, self.origin.clone());
         let observer = self.observer.clone();
-        stages.spawn(async move { gather(reader, assembler, sender, convergent, &origin, &*observer).await });
-        let done = tokio::select! {
-            done = writer.run(receiver, facts) => done,
-            Some(gathered) = stages.join_next() => Err(match gathered {
-                Ok(Ok(())) => Error::internal("gathering ended by itself"),
-                Ok(Err(error)) => error,
-                Err(error) => Error::internal("gathering died").caused_by(error),
-            }),
+        stages.spawn(self.tasks.track_future(async move { gather(reader, assembler, sender, convergent, &origin, &*observer).await }));
+        // an error of the first stage counts when all that it handed over before is written
+        let done = match writer.run(receiver, facts).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(why_ended(stages.join_next().await)),
+            Err(error) => Err(error),
         };
         *checkpoint = writer.checkpoint;
         done
+    }
+}
+
+fn why_ended(gathered: Option<std::result::Result<Result<()>, tokio::task::JoinError>>) -> Error {
+    match gathered {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => Error::internal("gathering died").caused_by(error),
+        Some(Ok(Ok(()))) | None => Error::internal("gathering ended by itself"),
     }
 }
 
@@ -166,20 +191,29 @@ fn step(work: Work, convergent: bool, origin: &str, observer: &dyn Observer) -> 
 }
 
 impl Writer<'_> {
-    async fn run(&mut self, mut steps: mpsc::Receiver<Step>, facts: &mut Facts) -> Result<()> {
+    /// Says whether the pass is over; if not, the first stage has ended and all that it handed over is written.
+    async fn run(&mut self, mut steps: mpsc::Receiver<Step>, facts: &mut Facts) -> Result<bool> {
         loop {
-            let waiting = self.replay.log.bytes_behind(self.sequence()) == 0;
+            // what was committed is said to be durable, and leaves the change log, even if nothing follows for long
+            let due = self.unflushed && !self.inside;
             let step = tokio::select! {
                 biased;
                 step = steps.recv() => step,
-                () = tokio::time::sleep(DURABLE_EVERY), if !waiting => { self.make_durable().await?; continue }
+                () = tokio::time::sleep_until(self.mark_at), if self.pass.until.is_some() => {
+                    self.mark_again().await?;
+                    continue;
+                }
+                () = tokio::time::sleep(DURABLE_EVERY), if due => { self.make_durable().await?; continue }
             };
-            let Some(step) = step else { return Err(std::future::pending::<Error>().await) };
             match step {
-                Step::Abandon => self.applier.abandon().await?,
-                Step::Prepared(prepared) => {
+                None => return Ok(false),
+                Some(Step::Abandon) => {
+                    self.applier.abandon().await?;
+                    self.inside = false;
+                }
+                Some(Step::Prepared(prepared)) => {
                     if self.write(*prepared, facts).await? {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
@@ -196,17 +230,20 @@ impl Writer<'_> {
     /// Writes one group; says whether the pass is over.
     async fn write(&mut self, mut prepared: Prepared, facts: &mut Facts) -> Result<bool> {
         let started = Instant::now();
-        apply::write(self.applier.as_mut(), &prepared).await?;
-        self.reread.append(&mut prepared.reread);
+        apply::write(self.applier.as_mut(), &mut prepared).await?;
+        let grew = self.reread.add(std::mem::take(&mut prepared.reread));
+        self.inside = prepared.end.is_none();
         let Some(end) = prepared.end.take() else { return Ok(false) };
         self.timing(PipelineStage::Applied, end.changes, started);
         let met = self.pass.until.as_ref().is_some_and(|until| end.markers.contains(until));
         let mut entries = end.entries.clone();
-        let again = met && !self.reread.is_empty();
+        let again = (met && !self.reread.is_empty()) || self.reread.is_long();
         if again {
             entries.extend(self.read_again().await?);
         } else {
-            entries.extend(reread::entry(&self.reread));
+            if grew {
+                entries.extend(reread::entry(self.reread.keys()));
+            }
             if met {
                 entries.extend([facts::done_entry("passed"), facts::removal("p1"), facts::removal("reread")]);
             }
@@ -226,18 +263,33 @@ impl Writer<'_> {
     /// Copies the rows of the re-read list as they are now; P1 moves behind that moment.
     async fn read_again(&mut self) -> Result<Vec<Entry>> {
         failpoint("apply.reread");
-        let source = &*self.replay.source;
-        let group = reread::group(source, &self.reread, &self.replay.origin).await?;
-        let marker = new_marker(&self.replay.origin);
-        source.mark(&marker).await?;
-        match self.applier.apply(&group).await? {
-            godwit_model::Applied::AsExpected => {}
-            godwit_model::Applied::Refused(error) => return Err(error),
-            godwit_model::Applied::Unexpected(_) => return Err(Error::internal("an upsert was counted")),
+        if self.copy_listed().await?.is_some() {
+            // a unique value of one listed row may be held by another one: all of them go first
+            for (mapping, keys) in reread::batches(self.reread.keys()) {
+                self.applier.apply(&reread::removal(mapping, keys, &self.replay.origin)).await?;
+            }
+            if let Some(refused) = self.copy_listed().await? {
+                return Err(refused);
+            }
         }
+        let marker = new_marker(&self.replay.origin);
+        self.replay.source.mark(&marker).await?;
         self.reread.clear();
         self.pass.until = Some(marker.clone());
         Ok(vec![facts::marker_entry(&marker), facts::removal("reread")])
+    }
+
+    /// The target's complaint, if it has one.
+    async fn copy_listed(&mut self) -> Result<Option<Error>> {
+        for (mapping, keys) in reread::batches(self.reread.keys()) {
+            let group = reread::group(&*self.replay.source, mapping, keys, &self.replay.origin).await?;
+            match self.applier.apply(&group).await? {
+                godwit_model::Applied::AsExpected => {}
+                godwit_model::Applied::Refused(error) => return Ok(Some(error)),
+                godwit_model::Applied::Unexpected(_) => return Err(Error::internal("an upsert was counted")),
+            }
+        }
+        Ok(None)
     }
 
     async fn commit(&mut self, end: &End, entries: &[Entry]) -> Result<()> {
@@ -247,6 +299,7 @@ impl Writer<'_> {
         self.applier.commit(self.checkpoint.as_ref(), &next, entries).await?;
         failpoint("apply.commit.after");
         self.checkpoint = Some(next);
+        self.unflushed = true;
         self.timing(PipelineStage::Committed, end.changes, started);
         let observer = &self.replay.observer;
         observer.event(Event::Committed { transactions: end.transactions, changes: end.changes });
@@ -255,9 +308,20 @@ impl Writer<'_> {
     }
 
     /// Lets the change log forget what the target can no longer lose.
+    /// A marker may be lost with a source that crashes before it is flushed; a second one does no harm.
+    async fn mark_again(&mut self) -> Result<()> {
+        self.mark_at = tokio::time::Instant::now() + MARK_AGAIN;
+        let Some(marker) = &self.pass.until else { return Ok(()) };
+        match self.replay.source.mark(marker).await {
+            Err(error) if !error.is_transient() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn make_durable(&mut self) -> Result<()> {
         self.applier.durable().await?;
         self.last_durable = Instant::now();
+        self.unflushed = false;
         self.replay.log.trim(Sequence(self.sequence().0 + 1)).await
     }
 

@@ -1,7 +1,7 @@
 //! The re-read list: keys whose rows the log could not tell in full between P0 and P1.
 //!
 //! It must survive a crash together with the checkpoint that moved past those changes, so it is stored in the ledger, as a
-//! batch of deletes in the change log's own codec, one layout a table.
+//! batch of deletes in the change log's own codec.
 
 use std::sync::Arc;
 
@@ -11,20 +11,60 @@ use godwit_store::{Record, decode, encode};
 use hashbrown::HashSet;
 
 use crate::coalesce::{KeyBytes, Reread, key_bytes};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::load::Route;
 
-/// Keys asked for in one statement.
-const KEYS_AT_ONCE: usize = 1_000;
+/// Keys asked for in one statement. Their rows are held at once, and it is large values that bring them here.
+const KEYS_AT_ONCE: usize = 100;
+/// A list this long is read before P1: it lies in memory, and in one entry of the ledger.
+const LONG: usize = 10_000;
 
-/// The fact; none for an empty list. A layout's number stands for the table's name, sorted.
+/// Keys to read again, each once.
+#[derive(Default)]
+pub(crate) struct List {
+    keys: Vec<Reread>,
+    /// Table (by the address of its mapping) and key.
+    listed: HashSet<(usize, KeyBytes)>,
+}
+
+impl List {
+    /// Says whether the list grew.
+    pub fn add(&mut self, keys: Vec<Reread>) -> bool {
+        let before = self.keys.len();
+        for again in keys {
+            if self.listed.insert((Arc::as_ptr(&again.mapping) as usize, key_bytes(&again.key))) {
+                self.keys.push(again);
+            }
+        }
+        self.keys.len() > before
+    }
+
+    pub fn keys(&self) -> &[Reread] {
+        &self.keys
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub fn is_long(&self) -> bool {
+        self.keys.len() >= LONG
+    }
+
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.listed.clear();
+    }
+}
+
+/// The fact; none for an empty list. Each key follows its table's name.
 pub(crate) fn entry(list: &[Reread]) -> Option<Entry> {
     if list.is_empty() {
         return None;
     }
     let mut batch = ChangeBatch::default();
     for again in list {
-        let name = again.mapping.source.to_string();
+        let name = facts::distinct(&again.mapping.source);
         let named = [godwit_model::Value::text(name)].into_iter().chain(again.key.iter().cloned());
         batch.push_delete(LayoutId(0), named, false);
     }
@@ -33,50 +73,52 @@ pub(crate) fn entry(list: &[Reread]) -> Option<Entry> {
     Some(Entry { key: "reread".to_owned(), value: Bytes::from(bytes) })
 }
 
-pub(crate) fn from_facts(facts: &Facts, routes: &[Route]) -> Result<Vec<Reread>> {
-    let Some(bytes) = facts.reread() else { return Ok(Vec::new()) };
+pub(crate) fn from_facts(known: &Facts, routes: &[Route]) -> Result<List> {
+    let Some(bytes) = known.reread() else { return Ok(List::default()) };
     let lost = || Error::new(&codes::STATE_LOST, "the re-read list cannot be read").at("the task's ledger in the target");
     let Record::Changes(batch) = decode(bytes)? else { return Err(lost()) };
-    let mut list = Vec::with_capacity(batch.len());
+    let mut keys = Vec::with_capacity(batch.len());
     for change in &batch.changes {
         let Some([godwit_model::Value::Text(name), key @ ..]) = batch.images(change).old else { return Err(lost()) };
-        let route = routes.iter().find(|route| route.table.name.to_string().as_bytes() == &name[..]).ok_or_else(lost)?;
-        list.push(Reread { mapping: route.mapping.clone(), key: key.to_vec() });
+        let route = routes.iter().find(|route| facts::distinct(&route.table.name).as_bytes() == &name[..]).ok_or_else(lost)?;
+        keys.push(Reread { mapping: route.mapping.clone(), key: key.to_vec() });
     }
+    let mut list = List::default();
+    list.add(keys);
     Ok(list)
 }
 
-/// Reads the rows as they are now; those that are gone are deleted.
-pub(crate) async fn group(source: &dyn Source, list: &[Reread], origin: &str) -> Result<Group> {
-    let mut group = Group { writes: Vec::new(), origin: origin.to_owned() };
-    let mut tables: Vec<(Arc<TableMapping>, RowBatch)> = Vec::new();
+/// The keys table by table, few at a time.
+pub(crate) fn batches(list: &[Reread]) -> Vec<(Arc<TableMapping>, RowBatch)> {
+    let mut batches: Vec<(Arc<TableMapping>, RowBatch)> = Vec::new();
     for again in list {
-        let found = tables.iter().position(|(mapping, keys)| Arc::ptr_eq(mapping, &again.mapping) && keys.len() < KEYS_AT_ONCE);
-        let index = found.unwrap_or_else(|| {
-            tables.push((again.mapping.clone(), RowBatch::new(again.key.len())));
-            tables.len() - 1
-        });
-        let keys = &mut tables[index].1;
-        if !keys.rows().any(|there| there == again.key) {
-            keys.push(again.key.iter().cloned());
+        let found = batches.iter_mut().rev().find(|(mapping, _)| Arc::ptr_eq(mapping, &again.mapping));
+        match found {
+            Some((_, keys)) if keys.len() < KEYS_AT_ONCE => keys.push(again.key.iter().cloned()),
+            _ => {
+                let mut keys = RowBatch::new(again.key.len());
+                keys.push(again.key.iter().cloned());
+                batches.push((again.mapping.clone(), keys));
+            }
         }
     }
-    for (mapping, keys) in tables {
-        let rows = source.rows(&mapping, &keys).await?;
-        let gone = absent(&mapping, &keys, &rows);
-        if !gone.is_empty() {
-            group.writes.push(TableWrite {
-                mapping: mapping.clone(),
-                kind: WriteKind::Delete,
-                columns: Vec::new(),
-                rows: gone,
-                strict: false,
-            });
-        }
-        if !rows.is_empty() {
-            let columns = (0..mapping.columns.len()).collect();
-            group.writes.push(TableWrite { mapping, kind: WriteKind::Upsert, columns, rows, strict: false });
-        }
+    batches
+}
+
+/// Deletes the rows of these keys.
+pub(crate) fn removal(mapping: Arc<TableMapping>, keys: RowBatch, origin: &str) -> Group {
+    let delete = TableWrite { mapping, kind: WriteKind::Delete, columns: Vec::new(), rows: keys, strict: false };
+    Group { writes: vec![delete], origin: origin.to_owned() }
+}
+
+/// Reads the rows as they are now; those that are gone are deleted.
+pub(crate) async fn group(source: &dyn Source, mapping: Arc<TableMapping>, keys: RowBatch, origin: &str) -> Result<Group> {
+    let rows = source.rows(&mapping, &keys).await?;
+    let mut group = removal(mapping.clone(), absent(&mapping, &keys, &rows), origin);
+    group.writes.retain(|write| !write.rows.is_empty());
+    if !rows.is_empty() {
+        let columns = (0..mapping.columns.len()).collect();
+        group.writes.push(TableWrite { mapping, kind: WriteKind::Upsert, columns, rows, strict: false });
     }
     Ok(group)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::{TryStreamExt, stream};
 use godwit_model::{
-    Create, Description, Error, Event, Existing, Lease, Observer, Present, Result, SchemaItem, Source, Stage, Table, TableMapping,
-    TableName, Target, Task, codes, failpoint,
+    Capabilities, Create, Description, Error, Event, Existing, Lease, Observer, Present, Result, SchemaItem, Source, Stage, Table,
+    TableMapping, TableName, Target, Task, Writes, codes, failpoint,
 };
 
 use crate::facts::{self, Facts};
@@ -42,6 +42,22 @@ pub(crate) async fn describe(task: &Task, source: &dyn Source) -> Result<Descrip
         description.items.clear();
     }
     Ok(description)
+}
+
+/// What a task may ask for and no engine pair does yet.
+pub(crate) fn refuse_unbuilt(task: &Task, source: &Capabilities, target: &Capabilities) -> Result<()> {
+    let refuse = |what: String, place: &str, remedy: &str| {
+        Err(Error::new(&codes::TASK_UNSUPPORTED, what).at(place).remedy(remedy).effect("nothing was changed"))
+    };
+    if source.dialect != target.dialect {
+        let what = format!("this version does not move data from {} to {}", source.dialect, target.dialect);
+        return refuse(what, "target", "name a target of the source's own engine");
+    }
+    if task.writes == Writes::Never && task.phases.changes {
+        let remedy = "let it write its markers (`writes: marker`), or load only: `phases: [schema, load]`";
+        return refuse("a source that Godwit may not write to can only be loaded in this version".to_owned(), "source.writes", remedy);
+    }
+    Ok(())
 }
 
 pub(crate) fn routes(task: &Task, tables: Vec<Table>) -> Result<Vec<Route>> {

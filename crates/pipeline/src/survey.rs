@@ -43,22 +43,31 @@ impl Survey {
     /// Everything that is wrong with the stores is a finding; what cannot be asked at all is an error.
     pub async fn check(&self) -> Result<CheckReport> {
         let (at_source, at_target) = (self.source.capabilities(), self.target.capabilities());
-        if at_source.dialect == at_target.dialect && at_source.identity == at_target.identity {
-            return Err(Error::new(&codes::SAME_STORE, "source and target are the same store")
-                .at(self.task.target.display())
-                .remedy("name another database or file as the target")
-                .effect("nothing was changed"));
-        }
+        self.refuse_same_store()?;
+        setup::refuse_unbuilt(&self.task, &at_source, &at_target)?;
         let PlanReport { description, mappings } = self.plan().await?;
         let tables: Vec<Arc<Table>> = description.tables.iter().cloned().map(Arc::new).collect();
         let mappings: Vec<Arc<TableMapping>> = mappings.into_iter().map(Arc::new).collect();
         let needs = SourceNeeds { task: &self.task, tables: &tables, changes: self.task.phases.changes };
         let mut findings = self.source.check(&needs).await?;
         findings.extend(self.target.check(&TargetNeeds { task: &self.task, description: &description, mappings: &mappings }).await?);
+        // only now have both been asked who they are: before, an address stood for each
+        self.refuse_same_store()?;
         findings.extend(self.existing(&description, &mappings).await?);
         findings.extend(keyless(&tables));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Ok(CheckReport { findings })
+    }
+
+    fn refuse_same_store(&self) -> Result<()> {
+        let (at_source, at_target) = (self.source.capabilities(), self.target.capabilities());
+        if at_source.dialect != at_target.dialect || at_source.identity != at_target.identity {
+            return Ok(());
+        }
+        Err(Error::new(&codes::SAME_STORE, "source and target are the same store")
+            .at(self.task.target.display())
+            .remedy("name another database or file as the target")
+            .effect("nothing was changed"))
     }
 
     async fn existing(&self, description: &Description, mappings: &[Arc<TableMapping>]) -> Result<Vec<Finding>> {

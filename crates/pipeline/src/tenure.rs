@@ -76,12 +76,22 @@ pub(crate) async fn take(
     }
 }
 
-/// The row of a lease this process took earlier.
-pub(crate) async fn resume(target: &dyn Target, lease: &Lease) -> Result<LeaseRecord> {
-    match target.lease(&lease.task).await? {
-        Some(record) if record.epoch == lease.epoch => Ok(record),
-        _ => Err(Error::new(&codes::LEASE_LOST, format!("task `{}` was taken over by another process", lease.task))
-            .effect("this process has written nothing since")),
+/// Takes the lease anew that this process holds already. Raising the epoch waits for a commit of the last attempt that is
+/// still under way and shuts out any that comes later, so that the checkpoint read here is the true one.
+pub(crate) async fn resume(target: &dyn Target, lease: &Lease, me: &Holder) -> Result<(Lease, LeaseRecord)> {
+    loop {
+        let seen = match target.lease(&lease.task).await? {
+            Some(record) if record.epoch == lease.epoch => record,
+            // the answer to an earlier raise was lost
+            Some(record) if record.holder.as_ref() == Some(me) => record,
+            _ => {
+                return Err(Error::new(&codes::LEASE_LOST, format!("task `{}` was taken over by another process", lease.task))
+                    .effect("this process has written nothing since"));
+            }
+        };
+        if let Some(record) = target.take_lease(&lease.task, me, Some(&seen)).await? {
+            return Ok((Lease { task: lease.task.clone(), epoch: record.epoch }, record));
+        }
     }
 }
 

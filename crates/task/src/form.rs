@@ -387,7 +387,8 @@ pub enum GrantsForm {
 #[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum DdlForm {
-    /// It is carried to the target where it is understood; else the task stops.
+    /// To be carried to the target where it is understood; else the task stops. In this version every schema change of a
+    /// selected table stops the task, as with `stop`.
     #[default]
     Carry,
     /// It is not carried; the task stops only if rows no longer fit.

@@ -14,6 +14,9 @@ pub fn source_grants(source: &EndpointConfig, tables: &[TableName], owners: &[St
     if changes {
         statements.push(format!("GRANT CREATE ON DATABASE {} TO {role};", quote::identifier(&source.database)));
         statements.push(format!("ALTER ROLE {role} REPLICATION; -- managed services: GRANT rds_replication TO {role};"));
+        if owners.is_empty() {
+            statements.push(format!("-- tables are published by their owner: GRANT owner TO {role}; for each owner that \\dt shows"));
+        }
         let others = owners.iter().filter(|owner| Some(*owner) != source.user.as_ref());
         statements
             .extend(others.map(|owner| format!("GRANT {} TO {role}; -- tables are published by their owner", quote::identifier(owner))));

@@ -52,12 +52,12 @@ async fn upsert(client: &Client, mapping: &TableMapping, first: LoadBlock, rows:
         format!("CREATE TEMP TABLE godwit_chunk ON COMMIT DROP AS SELECT {columns} FROM {} WITH NO DATA", quote::table(&mapping.target));
     client.batch_execute(&sql).await.map_err(error::from_server)?;
     let copied = copy(client, "pg_temp.godwit_chunk", mapping, first, rows).await?;
-    let rest: Vec<usize> = (0..mapping.columns.len()).filter(|index| !mapping.key.contains(index)).collect();
+    let all: Vec<usize> = (0..mapping.columns.len()).collect();
     let key = mapping.key_targets().into_iter().map(quote::identifier).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.godwit_chunk ON CONFLICT ({key}) DO UPDATE SET {}",
         quote::table(&mapping.target),
-        apply::overwrite(&table, &rest),
+        apply::overwrite(&table, &all),
     );
     client.execute(&sql, &[]).await.map_err(|problem| refused(problem, mapping))?;
     Ok(copied)

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result, RowReader,
-    SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace,
+    Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result,
+    RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
 };
 use tokio_postgres::Client;
 
@@ -124,7 +124,10 @@ impl Target for PostgresTarget {
 
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
         let names = tables.iter().map(quote::table).collect::<Vec<_>>().join(", ");
-        let verb = if drop { "DROP TABLE" } else { "TRUNCATE" };
+        if !drop {
+            self.must_be_there(tables).await?;
+        }
+        let verb = if drop { "DROP TABLE IF EXISTS" } else { "TRUNCATE" };
         let statements = if names.is_empty() { Vec::new() } else { vec![format!("{verb} {names}")] };
         self.in_transaction(lease, BEGIN, &statements, std::slice::from_ref(done)).await
     }
@@ -187,6 +190,20 @@ impl Target for PostgresTarget {
 }
 
 impl PostgresTarget {
+    async fn must_be_there(&self, tables: &[TableName]) -> Result<()> {
+        let session = self.sessions.take().await?;
+        for table in tables {
+            let row = session.query_one("SELECT to_regclass($1) IS NOT NULL", &[&quote::table(table)]).await;
+            if !row.map_err(error::from_server)?.get::<_, bool>(0) {
+                return Err(Error::new(&codes::TABLE_MISSING, "the table that was to be emptied is not there")
+                    .at(format!("table {table}"))
+                    .effect("nothing was emptied"));
+            }
+        }
+        session.give_back();
+        Ok(())
+    }
+
     /// Statements, entries and the proof of the lease in one durable transaction.
     async fn in_transaction(&self, lease: &Lease, begin: &str, statements: &[String], entries: &[Entry]) -> Result<()> {
         let session = self.sessions.take().await?;

@@ -36,7 +36,7 @@ pub(crate) fn is_refusal(problem: &tokio_postgres::Error) -> bool {
     matches!(class, "22" | "23" | "42" | "44" | "54" | "P0" | "0A")
 }
 
-/// The error of a refused write. What the server says of it may hold values, so it stands in the detail alone.
+/// The error of a refused write: `CONFLICT` where a unique value is taken, `VALUE_REFUSED` where a value is not accepted. What the server says of it may hold values, so it stands in the detail alone.
 pub(crate) fn refusal(problem: tokio_postgres::Error) -> Error {
     let class = problem.code().and_then(|state| state.code().get(..2)).unwrap_or_default();
     let Some(server) = problem.as_db_error().filter(|_| matches!(class, "22" | "23" | "44" | "P0")) else {
@@ -50,9 +50,13 @@ pub(crate) fn refusal(problem: tokio_postgres::Error) -> Error {
     }
     let place = server.schema().zip(server.table()).map(|(schema, table)| format!("table {schema}.{table}"));
     let detail = format!("{} {}", server.message(), server.detail().unwrap_or_default());
-    let error = Error::new(&codes::VALUE_REFUSED, what)
-        .detail(detail.trim_end())
-        .remedy("look at the row at the source and at the target's constraint");
+    let is_there = matches!(*server.code(), SqlState::UNIQUE_VIOLATION | SqlState::EXCLUSION_VIOLATION);
+    let (code, remedy) = if is_there {
+        (&codes::CONFLICT, "another row of the target holds this value: compare with `verify`, mend with `verify --repair`")
+    } else {
+        (&codes::VALUE_REFUSED, "look at the row at the source and at the target's constraint")
+    };
+    let error = Error::new(code, what).detail(detail.trim_end()).remedy(remedy);
     match place {
         Some(place) => error.at(place),
         None => error,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use godwit_model::{
     Applied, Applier, Checkpoint, Entry, Error, Group, Lease, Mismatch, Result, TableMapping, TableName, TableWrite, WriteKind, codes,
+    failpoint,
 };
 use rusqlite::Connection;
 use tokio::sync::OwnedMutexGuard;
@@ -104,7 +105,10 @@ fn commit(connection: &Connection, lease: &Lease, previous: Option<&Checkpoint>,
     still_open(connection)?;
     lease::advance(connection, lease, previous, next)?;
     lease::record_entries(connection, &lease.task, entries)?;
-    batch(connection, "COMMIT")
+    batch(connection, "COMMIT")?;
+    // committed, and nobody knows it yet
+    failpoint("apply.commit.sent");
+    Ok(())
 }
 
 /// Runs a group; anything but `AsExpected` is rolled back to where the group began.

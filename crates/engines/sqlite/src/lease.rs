@@ -123,7 +123,20 @@ pub(crate) fn advance(connection: &Connection, lease: &Lease, previous: Option<&
     let next = (next.position.0.to_vec(), next.log.0.to_be_bytes(), signed(next.sequence.0));
     let values = (lease.task.as_str(), signed(lease.epoch), next.0, next.1, next.2, position, log, sequence);
     let touched = connection.prepare_cached(sql).told()?.execute(values).told()?;
-    if touched == 1 { Ok(()) } else { Err(lost()) }
+    if touched == 1 { Ok(()) } else { Err(unmoved(connection, lease)?) }
+}
+
+/// Why the checkpoint did not move.
+fn unmoved(connection: &Connection, lease: &Lease) -> Result<Error> {
+    let record = read(connection, &lease.task)?;
+    if record.is_none_or(|record| record.epoch != lease.epoch) {
+        return Ok(lost());
+    }
+    let what = "the checkpoint in the target is not the one this process moved last";
+    Ok(Error::new(&codes::TARGET_CHANGED, what)
+        .at("table godwit_lease")
+        .effect("the transaction was rolled back")
+        .remedy("find out who changed the row or restored the target, then run again"))
 }
 
 pub(crate) fn renew(connection: &mut Connection, lease: &Lease) -> Result<()> {

@@ -218,13 +218,13 @@ fn present(connection: &Connection, name: &TableName, asked: &[TableName]) -> Re
 
 fn empty(connection: &Connection, tables: &[TableName], drop: bool) -> Result<()> {
     for table in tables {
-        if schema::find(connection, &table.name)?.is_some() {
-            let action = if drop { "DROP TABLE" } else { "DELETE FROM" };
-            connection
-                .execute_batch(&format!("{action} {}", quoted(&table.name)))
-                .told()
-                .map_err(|error| error.at(format!("table {table}")))?;
+        let action = if drop { "DROP TABLE IF EXISTS" } else { "DELETE FROM" };
+        if !drop {
+            // Says TABLE_MISSING in our own words.
+            schema::shape(connection, &table.name)?;
         }
+        let sql = format!("{action} {}", quoted(&table.name));
+        connection.execute_batch(&sql).told().map_err(|error| error.at(format!("table {table}")))?;
     }
     Ok(())
 }

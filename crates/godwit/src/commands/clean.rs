@@ -34,7 +34,7 @@ pub async fn clean(args: Clean, output: Output) -> Result<Answer> {
     if let Some(live) = Live::find(&path).await? {
         return signals.or(live.ask(&stores, Command::Clean, &watch)).await;
     }
-    let folder = signals.or(state::open(&stores, &path)).await?;
+    let folder = signals.or(state::open_to_clean(&stores, &path)).await?;
     let job = stores.job(&folder, watch.observer());
     signals.or_abort(work::clean(job, folder)).await
 }

@@ -30,7 +30,10 @@ pub async fn run(args: Run, output: Output) -> Result<Answer, Failure> {
         Prepared::Ready(folder) => folder,
         Prepared::Blocked(answer) => return Ok(answer),
     };
-    let control = Control::open(&folder, stores.fingerprint(), &watch)?;
+    let control = Control::open(&folder, stores.fingerprint(), &watch).unwrap_or_else(|error| {
+        watch.show(Happening::Warning { text: format!("no other process can ask this run for something: {error:?}") });
+        Control::none(&folder)
+    });
     let job = stores.job(&folder, watch.observer());
     let running = if args.resync { job.resync() } else { job.start() };
     let session = Session { running, control, signals: &mut signals, watch: &watch, folder };

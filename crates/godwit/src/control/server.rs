@@ -19,11 +19,14 @@ use super::door::Door;
 use super::protocol::{self, Command, FailureForm, Reply, Request};
 use crate::answer::Answer;
 use crate::progress::{Listener, Watch};
+use crate::state;
 
 /// A person asks one thing at a time.
 const MOST_CONNECTIONS: usize = 8;
 /// Each connection brings one order.
 const MOST_ORDERS: usize = MOST_CONNECTIONS;
+/// An asker that says nothing for so long gives its place to others.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// At the end, how long askers have to take their answer.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,12 @@ impl Control {
         let mut conversations = JoinSet::new();
         conversations.spawn(accept(listener, Arc::new(host)));
         Ok(Control { orders, conversations, socket })
+    }
+
+    /// For a folder in which no socket can be made: nobody can ask.
+    pub fn none(folder: &StateFolder) -> Control {
+        let (_, orders) = mpsc::channel(1);
+        Control { orders, conversations: JoinSet::new(), socket: folder.socket() }
     }
 
     /// The next order. Safe to drop.
@@ -139,7 +148,8 @@ async fn answer(stream: &mut UnixStream, host: &Host) -> Result<()> {
     }
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader);
-    let Some(request) = protocol::read::<Request>(&mut reader).await? else { return Ok(()) };
+    let Ok(request) = tokio::time::timeout(REQUEST_WITHIN, protocol::read::<Request>(&mut reader)).await else { return Ok(()) };
+    let Some(request) = request? else { return Ok(()) };
     check(&request, &host.fingerprint)?;
     let (sender, mut answer) = oneshot::channel();
     let mut listener = host.listener.resubscribe();
@@ -162,12 +172,17 @@ fn check(request: &Request, own: &Fingerprint) -> Result<()> {
     if request.v != protocol::VERSION {
         return Err(Error::new(&codes::STATE_VERSION, "the run speaks another version").remedy("use the same version of godwit for both"));
     }
-    if request.facts != own.facts {
+    // giving a task up needs no more than its name and its stores
+    let (theirs, ours) = match request.command {
+        Command::Clean => (state::stores_of(&request.facts), state::stores_of(&own.facts)),
+        _ => (request.facts.clone(), own.facts.clone()),
+    };
+    if theirs != ours {
         let lines = |from: &[(String, String)], other: &[(String, String)], sign: char| {
             let differing = from.iter().filter(|fact| !other.contains(fact));
             differing.map(|(name, value)| format!("{sign} {name}: {value}")).collect::<Vec<_>>()
         };
-        let difference = [lines(&own.facts, &request.facts, '-'), lines(&request.facts, &own.facts, '+')].concat();
+        let difference = [lines(&ours, &theirs, '-'), lines(&theirs, &ours, '+')].concat();
         return Err(Error::new(&codes::STATE_OTHER, "the run that is alive here works on a task that differs")
             .detail(difference.join("\n"))
             .remedy("give the task file back what it said (-), or name another folder with --state")

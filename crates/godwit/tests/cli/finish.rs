@@ -8,7 +8,11 @@ fn a_live_database_moves_and_the_end_is_proved() {
     let shop = Shop::new();
     let writers = shop.writers();
     let caught_up = shop.godwit(&["run", "shop.yaml", "--until", "caught-up"]).with(0);
-    assert!(caught_up.stdout.contains("godwit finish shop.yaml") && caught_up.stdout.contains("godwit clean shop.yaml"), "{}", caught_up.stdout);
+    assert!(
+        caught_up.stdout.contains("godwit finish shop.yaml") && caught_up.stdout.contains("godwit clean shop.yaml"),
+        "{}",
+        caught_up.stdout
+    );
     // the next process goes on where this one stopped
     let run = shop.running();
     std::thread::sleep(std::time::Duration::from_millis(700));
@@ -47,8 +51,23 @@ fn with_differences_nothing_is_removed() {
 }
 
 #[test]
+fn a_source_shut_for_a_finish_is_opened_again_if_it_fails() {
+    let shop = Shop::new();
+    shop.godwit(&["run", "shop.yaml", "--until", "consistent"]).with(0);
+    shop.new_one().execute("UPDATE purse SET balance = balance + 1 WHERE id = 77", []).unwrap();
+    shop.godwit(&["finish", "shop.yaml", "--read-only-source"]).with(1);
+    shop.old().execute("UPDATE account SET balance = balance + 0 WHERE id = 77", []).unwrap();
+    shop.godwit(&["verify", "shop.yaml", "--repair"]).with(0);
+    shop.godwit(&["finish", "shop.yaml", "--read-only-source"]).with(0);
+    shop.assert_equal();
+    assert_eq!(shop.traces(), 0);
+}
+
+#[test]
 fn a_finish_that_dies_at_any_step_is_completed_by_the_next() {
-    for point in ["finish.drained", "finish.sequences", "finish.schema", "finish.verified", "finish.removed.source", "finish.removed.target"] {
+    for point in
+        ["finish.drained", "finish.sequences", "finish.schema", "finish.verified", "finish.removed.source", "finish.removed.target"]
+    {
         let shop = Shop::new();
         shop.godwit(&["run", "shop.yaml", "--until", "consistent"]).with(0);
         let mut dying = command(shop.path(), &["finish", "shop.yaml", "--yes"]);

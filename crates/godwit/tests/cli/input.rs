@@ -87,12 +87,20 @@ fn a_task_that_changed_is_refused_with_the_difference() {
     shop.write("shop.yaml", &TASK.replace("holder", "keeper"));
     let ended = shop.godwit(&["run", "shop.yaml"]).with(2);
     assert!(ended.stderr.contains("GW5002") && ended.stderr.contains("keeper") && ended.stderr.contains("holder"), "{}", ended.stderr);
+    // giving it up needs only its name and its stores
+    shop.godwit(&["clean", "shop.yaml", "--yes"]).with(0);
+    assert_eq!(shop.traces(), 0);
+    assert!(!shop.state().exists());
 }
 
 #[test]
 fn a_target_with_rows_blocks_before_anything_is_changed() {
     let shop = Shop::new();
-    shop.new_one().execute_batch("CREATE TABLE journal (writer INTEGER, number INTEGER, PRIMARY KEY (writer, number)); INSERT INTO journal VALUES (9, 9)").unwrap();
+    shop.new_one()
+        .execute_batch(
+            "CREATE TABLE journal (writer INTEGER, number INTEGER, PRIMARY KEY (writer, number)); INSERT INTO journal VALUES (9, 9)",
+        )
+        .unwrap();
     let ended = shop.godwit(&["run", "shop.yaml"]).with(1);
     assert!(ended.stdout.contains("GW3002") && ended.stdout.contains("NOT CLEAR"), "{}", ended.stdout);
     assert_eq!(shop.traces(), 0);

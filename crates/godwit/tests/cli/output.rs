@@ -30,7 +30,9 @@ fn json_output_parses_and_has_a_version() {
     assert!(events.iter().all(|event| event["v"] == 1 && event["event"].is_string()), "{events:?}");
     assert!(events.iter().any(|event| event["event"] == "consistent"));
     assert!(events.iter().any(|event| event["event"] == "table_loaded" && event["rows"] == 3000));
-    for arguments in [&["check", "shop.yaml"][..], &["plan", "shop.yaml"], &["check", "shop.yaml", "--grants"], &["explain"], &["explain", "name"]] {
+    for arguments in
+        [&["check", "shop.yaml"][..], &["plan", "shop.yaml"], &["check", "shop.yaml", "--grants"], &["explain"], &["explain", "name"]]
+    {
         assert_eq!(shop.godwit(&[arguments, &["--output", "json"]].concat()).with(0).json()["v"], 1);
     }
     let error = shop.godwit(&["explain", "nothing", "--output", "json"]).with(2);

@@ -119,7 +119,8 @@ impl Shop {
 
     fn journalled(&self) -> Vec<i64> {
         let connection = self.old();
-        let last = |writer| connection.query_row("SELECT coalesce(max(number), 0) FROM journal WHERE writer = ?1", [writer], |row| row.get(0));
+        let last =
+            |writer| connection.query_row("SELECT coalesce(max(number), 0) FROM journal WHERE writer = ?1", [writer], |row| row.get(0));
         (0..WRITERS).map(|writer| last(writer).unwrap()).collect()
     }
 
@@ -130,7 +131,10 @@ impl Shop {
         connection.execute("ATTACH ?1 AS new", [self.path().join("new.db").to_str().unwrap()]).unwrap();
         let pairs = [
             ("SELECT id, quote(owner), quote(balance) FROM account", "SELECT id, quote(holder), quote(balance) FROM new.purse"),
-            ("SELECT quote(code), quote(account), quote(amount) FROM main.\"Order\"", "SELECT quote(code), quote(account), quote(amount) FROM new.\"Order\""),
+            (
+                "SELECT quote(code), quote(account), quote(amount) FROM main.\"Order\"",
+                "SELECT quote(code), quote(account), quote(amount) FROM new.\"Order\"",
+            ),
             ("SELECT writer, number FROM main.journal", "SELECT writer, number FROM new.journal"),
         ];
         for (here, there) in pairs {

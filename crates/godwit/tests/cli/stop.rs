@@ -10,7 +10,11 @@ fn a_signal_is_a_clean_stop_and_the_same_command_goes_on() {
         let run = shop.running();
         run.signal(name);
         let ended = run.end().with(0);
-        assert!(ended.stdout.contains("stopped by a signal") && ended.stdout.contains("go on        godwit run shop.yaml"), "{}", ended.stdout);
+        assert!(
+            ended.stdout.contains("stopped by a signal") && ended.stdout.contains("go on        godwit run shop.yaml"),
+            "{}",
+            ended.stdout
+        );
         writers.end();
     }
     shop.godwit(&["finish", "shop.yaml", "--yes"]).with(0);

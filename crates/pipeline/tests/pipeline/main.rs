@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod found;
 mod simulation;
 mod tasks;
 mod world;

@@ -68,6 +68,14 @@ async fn history(seed: u64) {
         _ => Ok(()),
     });
 
+    {
+        let recorder = world.recorder.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3500)).await;
+            let events = recorder.events();
+            eprintln!("the last events: {:#?}", &events[events.len().saturating_sub(30)..]);
+        });
+    }
     let mut running = world.start();
     let mut seen = 0;
     for _ in 0..random.usize(5..40) {
@@ -112,7 +120,10 @@ async fn fault(random: &mut fastrand::Rng, world: &World, running: Running) -> R
         5 => world.second.crash(),
         _ => {
             drop(running);
-            tokio::task::yield_now().await;
+            // a killed process is gone at once; here its tasks, and those they own, must first be dropped in turn
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
             world.storage.crash();
             return world.start();
         }

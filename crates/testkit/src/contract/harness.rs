@@ -38,6 +38,11 @@ pub trait Bench: Send + Sync {
     /// All committed rows, read by a client of its own, sorted.
     async fn rows(&self, table: &NeutralTable) -> Vec<NeutralRow>;
 
+    /// Whether the store's log tells each transaction on its own (see `Source::changes`).
+    fn tells_transactions_apart(&self) -> bool {
+        true
+    }
+
     /// The engine's value for a neutral one, as its own change stream would give it.
     fn value(&self, _kind: Kind, value: &Neutral) -> Value {
         value.value()

@@ -5,6 +5,7 @@
 //! about how an engine keeps them: where a store offers less (no exact snapshot, no sequences), the suite asks.
 
 mod collect;
+mod follow;
 mod given;
 mod harness;
 mod replay;
@@ -12,6 +13,7 @@ mod replay;
 pub mod source;
 pub mod target;
 
+pub use follow::Follower;
 pub use harness::{Bench, Harness, within};
 
 /// One `#[tokio::test]` for each promise of a source. The argument is an expression that makes the harness.

@@ -426,7 +426,7 @@ pub async fn a_refused_write_leaves_no_effect(harness: &dyn Harness) {
     let mut applier = ready.applier().await;
     applied(&mut *applier, vec![ready.inserts(&[item(5, "kept")])]).await;
     let answer = apply(&mut *applier, vec![ready.inserts(&[item(6, "gone")]), ready.inserts(&[item(7, "gone"), item(1, "there")])]).await;
-    assert!(matches!(&answer, Applied::Refused(error) if error.is(&codes::KEY_EXISTS)), "{answer:?}");
+    assert!(matches!(&answer, Applied::Refused(error) if error.is(&codes::CONFLICT)), "{answer:?}");
     applied(&mut *applier, vec![ready.inserts(&[item(6, "usable")])]).await;
     commit(&mut *applier, 0, 1).await;
     assert_eq!(ready.rows(0).await, [item(1, "user"), item(5, "kept"), item(6, "usable")]);
@@ -443,10 +443,10 @@ pub async fn unique_constraints_refuse(harness: &dyn Harness) {
     )
     .await;
     let answer = apply(&mut *applier, vec![insert(&[row(5, "a")])]).await;
-    assert!(matches!(answer, Applied::Refused(_)), "{answer:?}");
+    assert!(matches!(&answer, Applied::Refused(error) if error.is(&codes::CONFLICT)), "{answer:?}");
     let taken = ready.write(0, WriteKind::Update, &[0], &[1], &[row(2, "a")]);
     let answer = apply(&mut *applier, vec![taken]).await;
-    assert!(matches!(answer, Applied::Refused(_)), "{answer:?}");
+    assert!(matches!(&answer, Applied::Refused(error) if error.is(&codes::CONFLICT)), "{answer:?}");
     commit(&mut *applier, 0, 1).await;
     assert_eq!(ready.rows(0).await.len(), 4);
 }
@@ -493,7 +493,8 @@ pub async fn a_commit_moves_the_checkpoint_from_the_one_before(harness: &dyn Har
         let mut applier = ready.applier().await;
         applied(&mut *applier, vec![ready.inserts(&[item(id, "gone")])]).await;
         let answer = applier.commit(wrong.as_ref(), &checkpoint(7), &[entry("a", "1")]).await;
-        assert!(answer.is_err(), "the checkpoint stored is another one");
+        let error = answer.expect_err("the checkpoint stored is another one");
+        assert!(error.is(&codes::TARGET_CHANGED), "{error}");
     }
     let record = ready.record().await;
     assert_eq!(record.checkpoint, Some(checkpoint(2)));
@@ -524,7 +525,10 @@ pub async fn tables_are_emptied_and_dropped(harness: &dyn Harness) {
     assert_eq!(ready.rows(0).await, Vec::<NeutralRow>::new());
     ready.target.empty(&ready.lease, &names, true, &entry("dropped", "1")).await.expect("the table is dropped");
     assert!(ready.target.present(&names).await.expect("tables are described").is_empty());
-    assert_eq!(ready.entries().await, [entry("dropped", "1"), entry("emptied", "1")]);
+    let error = ready.target.empty(&ready.lease, &names, false, &entry("absent", "1")).await.expect_err("there is nothing to empty");
+    assert!(error.is(&codes::TABLE_MISSING), "{error}");
+    ready.target.empty(&ready.lease, &names, true, &entry("dropped", "2")).await.expect("it is gone as asked");
+    assert_eq!(ready.entries().await, [entry("dropped", "2"), entry("emptied", "1")]);
 }
 
 /// The store's own DDL for its own table, as a source of the same engine gives it, makes the table anew.

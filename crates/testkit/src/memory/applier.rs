@@ -74,11 +74,23 @@ fn run_writes(core: &mut Core, open: &mut Open, group: &Group) -> Result<Applied
                     return Ok(Applied::Unexpected(Mismatch { write: index, expected, touched }));
                 }
             }
-            Err(error) if is_refusal(&error) => return Ok(Applied::Refused(error)),
+            Err(error) if is_refusal(&error) => return Ok(Applied::Refused(as_refusal(error))),
             Err(error) => return Err(error),
         }
     }
     Ok(Applied::AsExpected)
+}
+
+/// A key that is there is `KEY_EXISTS` for a load, and a surplus row for apply.
+fn as_refusal(error: Error) -> Error {
+    if !error.is(&codes::KEY_EXISTS) {
+        return error;
+    }
+    let conflict = Error::new(&codes::CONFLICT, error.what());
+    match error.place() {
+        Some(place) => conflict.at(place),
+        None => conflict,
+    }
 }
 
 /// What the store says of a row, not of itself or of us.

@@ -122,7 +122,7 @@ impl Heap {
             None => Error::new(&codes::KEY_EXISTS, "the key is there already").at(place),
             Some(unique) => {
                 let name = &self.spec.uniques[unique].name;
-                Error::new(&codes::VALUE_REFUSED, format!("unique constraint `{name}` is violated")).at(place)
+                Error::new(&codes::KEY_EXISTS, format!("unique constraint `{name}` is violated")).at(place)
             }
         }
     }

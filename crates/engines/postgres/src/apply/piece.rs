@@ -2,7 +2,7 @@
 
 use godwit_model::{Result, TableWrite, Value, WriteKind};
 
-use crate::values::{TextParameter, array_literal, text_of};
+use crate::values::{TextParameter, array_literal};
 
 /// One execution of a write's statement.
 pub(crate) struct Piece {
@@ -23,9 +23,9 @@ pub(crate) fn cut(index: usize, write: &TableWrite) -> Result<Vec<Piece>> {
     }
 }
 
-/// NULL travels as the absence of a value, so a row of scalars needs no array.
+/// Every value is an array of one.
 fn single(index: usize, row: &[Value]) -> Result<Piece> {
-    let parameters = row.iter().map(|value| Ok(TextParameter(text_of(value)?.map(|text| text[..].into())))).collect::<Result<_>>()?;
+    let parameters = row.iter().map(|value| Ok(TextParameter(Some(array_literal(std::iter::once(value))?)))).collect::<Result<_>>()?;
     Ok(Piece { write: index, parameters })
 }
 

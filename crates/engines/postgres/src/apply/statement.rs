@@ -2,8 +2,8 @@
 //!
 //! Every statement takes one parameter of type text per column: an array literal that the server turns into an array of
 //! the column's own type without a type modifier, so that a length or scale is checked by assignment and never by a
-//! cast, which would cut in silence. Columns that are arrays themselves (`unnest` would flatten them), or whose type has
-//! no array, travel as arrays of text and are turned element by element.
+//! cast, which would cut in silence. Columns that are arrays or composites themselves (`unnest` would flatten them or take
+//! them apart), or whose type has no array, travel as arrays of text and are turned element by element.
 
 use godwit_model::{TableName, WriteKind};
 
@@ -31,6 +31,8 @@ pub(crate) struct TargetTable {
     /// In the mapping's order.
     pub(crate) columns: Vec<TargetColumn>,
     pub(crate) key: Vec<usize>,
+    /// Whether equal keys have equal bytes (false: citext, numeric).
+    pub(crate) key_is_exact: bool,
 }
 
 impl TargetTable {
@@ -51,8 +53,8 @@ impl TargetTable {
 /// The columns of the write's rows, in order.
 pub(crate) fn row_columns(kind: WriteKind, key: &[usize], columns: &[usize]) -> Vec<usize> {
     match kind {
-        WriteKind::Insert | WriteKind::DeleteWhole | WriteKind::Truncate => columns.to_vec(),
-        WriteKind::Upsert | WriteKind::Update | WriteKind::Delete => key.iter().chain(columns).copied().collect(),
+        WriteKind::Insert | WriteKind::Upsert | WriteKind::DeleteWhole | WriteKind::Truncate => columns.to_vec(),
+        WriteKind::Update | WriteKind::Delete => key.iter().chain(columns).copied().collect(),
         WriteKind::UpdateWhole => columns.iter().chain(columns).copied().collect(),
     }
 }
@@ -81,27 +83,15 @@ fn insert(table: &TargetTable, columns: &[usize]) -> String {
     )
 }
 
-/// Rows hold the key and then `columns`, in which the key may stand again; it is written once.
 fn upsert(table: &TargetTable, columns: &[usize]) -> String {
-    let rest: Vec<usize> = columns.iter().copied().filter(|index| !table.key.contains(index)).collect();
-    let row = row_columns(WriteKind::Upsert, &table.key, columns);
-    let written: Vec<usize> = table.key.iter().chain(&rest).copied().collect();
-    let places = written.iter().map(|index| row.iter().position(|other| other == index).expect("written columns are in the row"));
-    let selected: Vec<String> = written.iter().zip(places).map(|(index, place)| value(table, *index, place)).collect();
-    format!(
-        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) DO UPDATE SET {}",
-        quote::table(&table.name),
-        table.list(&written),
-        selected.join(", "),
-        unnest(table, &row),
-        table.list(&table.key),
-        overwrite(table, &rest),
-    )
+    format!("{} ON CONFLICT ({}) DO UPDATE SET {}", insert(table, columns), table.list(&table.key), overwrite(table, columns))
 }
 
-/// The assignments of an upsert; a table of nothing but its key sets that, so that every row counts as touched.
-pub(crate) fn overwrite(table: &TargetTable, rest: &[usize]) -> String {
-    let set = if rest.is_empty() { &table.key[..] } else { rest };
+/// The assignments of an upsert. Key columns are set too where equal keys may differ in their bytes, and in a table of
+/// nothing but its key, so that every row counts as touched.
+pub(crate) fn overwrite(table: &TargetTable, columns: &[usize]) -> String {
+    let rest: Vec<usize> = columns.iter().copied().filter(|index| !table.key.contains(index)).collect();
+    let set = if rest.is_empty() || !table.key_is_exact { columns } else { &rest };
     let assignments = set.iter().map(|index| {
         let name = quote::identifier(&table.column(*index).name);
         format!("{name} = EXCLUDED.{name}")
@@ -155,9 +145,15 @@ fn one_equal_row(table: &TargetTable, columns: &[usize]) -> String {
     }
 }
 
-/// A single value as a parameter.
+/// A single value as a parameter: an array of one, because only an array's cast from text surely is the type's input
+/// (the cast of text to `regclass` knows no `-`, and users may make casts of their own).
 fn parameter(column: &TargetColumn, place: usize) -> String {
-    format!("(${}::text)::{}", place + 1, column.base_type)
+    let place = place + 1;
+    if column.in_arrays {
+        format!("((${place}::text)::{}[])[1]", column.base_type)
+    } else {
+        format!("((${place}::text)::text[])[1]::{}", column.base_type)
+    }
 }
 
 /// `unnest(...) AS d(v0, v1 ...)`: the rows of a write as a table.
@@ -199,7 +195,7 @@ mod tests {
 
     fn table() -> TargetTable {
         let columns = vec![column("id", "integer", true), column("Tags", "text[]", false)];
-        TargetTable { name: TableName::new("public", "t"), only: true, referenced: false, columns, key: vec![0] }
+        TargetTable { name: TableName::new("public", "t"), only: true, referenced: false, columns, key: vec![0], key_is_exact: true }
     }
 
     #[test]
@@ -220,6 +216,14 @@ mod tests {
 
     #[test]
     fn an_upsert_of_nothing_but_a_key_touches_its_row() {
-        assert!(build(&table(), WriteKind::Upsert, &[]).ends_with(r#"ON CONFLICT ("id") DO UPDATE SET "id" = EXCLUDED."id""#));
+        assert!(build(&table(), WriteKind::Upsert, &[0]).ends_with(r#"ON CONFLICT ("id") DO UPDATE SET "id" = EXCLUDED."id""#));
+    }
+
+    #[test]
+    fn an_upsert_overwrites_a_key_whose_bytes_may_differ() {
+        let upsert = |table: &TargetTable| build(table, WriteKind::Upsert, &[0, 1]);
+        assert!(upsert(&table()).ends_with(r#"SET "Tags" = EXCLUDED."Tags""#));
+        let citext = TargetTable { key_is_exact: false, ..table() };
+        assert!(upsert(&citext).ends_with(r#"SET "id" = EXCLUDED."id", "Tags" = EXCLUDED."Tags""#));
     }
 }

@@ -7,10 +7,11 @@ use super::statement::{TargetColumn, TargetTable};
 use crate::{error, quote};
 
 /// `format_type` with -1 gives the name under which a cast checks nothing and cuts nothing (`bpchar`, not `character`,
-/// which would be `character(1)`). A type whose arrays are not separated by commas has no literal of ours.
+/// which would be `character(1)`). A type whose arrays are not separated by commas has no literal of ours; composites (and
+/// domains over them, of the same category) `unnest` would take apart.
 const COLUMNS: &str = "
 SELECT a.attname::text, format_type(a.atttypid, -1),
-       t.typarray <> 0 AND t.typdelim = ',' AND NOT (t.typtype = 'b' AND t.typcategory = 'A'),
+       t.typarray <> 0 AND t.typdelim = ',' AND t.typcategory <> 'C' AND NOT (t.typtype = 'b' AND t.typcategory = 'A'),
        (SELECT quote_ident(n.nspname) || '.' || o.oprname
         FROM pg_index i
         CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) AS k(number, opclass)
@@ -34,7 +35,14 @@ pub(crate) async fn read(client: &Client, mapping: &TableMapping) -> Result<Targ
             .remedy("create it, or let the task create it (schema.create)"));
     };
     let columns = mapping.columns.iter().map(|column| find(&rows, mapping, &column.target)).collect::<Result<_>>()?;
-    Ok(TargetTable { name: mapping.target.clone(), only: first.get(4), referenced: first.get(5), columns, key: mapping.key.clone() })
+    Ok(TargetTable {
+        name: mapping.target.clone(),
+        only: first.get(4),
+        referenced: first.get(5),
+        columns,
+        key: mapping.key.clone(),
+        key_is_exact: mapping.key_is_exact,
+    })
 }
 
 fn find(rows: &[Row], mapping: &TableMapping, name: &str) -> Result<TargetColumn> {

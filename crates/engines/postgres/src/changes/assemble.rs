@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_model::{Captured, ChangeBatch, Error, Marker, Micros, Result, TaskName, TransactionId, Value, codes};
+use godwit_model::{Captured, ChangeBatch, Error, Marker, Micros, Position, Result, TaskName, TransactionId, Value, codes};
 use tokio::time::Instant;
 
 use super::layouts::{Known, Layouts};
@@ -40,7 +40,10 @@ pub(super) struct Assembler {
     part: Option<Xid>,
     batch_bytes: usize,
     items: VecDeque<Captured>,
-    last_idle: Option<(Instant, Lsn)>,
+    last_idle: Option<Instant>,
+    /// The furthest position given out. A keepalive that was under way beside a commit may lag behind it; given out
+    /// after it, it would let that transaction be read once more after a restart.
+    told: Lsn,
 }
 
 /// Where in the stream we are.
@@ -87,6 +90,7 @@ impl Assembler {
             batch_bytes: 0,
             items: VecDeque::new(),
             last_idle: None,
+            told: from,
         }
     }
 
@@ -168,7 +172,8 @@ impl Assembler {
             Open::Covered => {}
             Open::Whole { begun: false, .. } => self.idle(end, false, now),
             Open::Whole { begun: true, origin } => {
-                self.items.push_back(Captured::Commit { position: self.log.position(end), time: micros(time), origin });
+                let position = self.reach(end);
+                self.items.push_back(Captured::Commit { position, time: micros(time), origin });
             }
             Open::Between | Open::Block(_) => return Err(out_of_order("the end of a transaction that did not begin")),
         }
@@ -206,7 +211,7 @@ impl Assembler {
         } else if commit < self.from {
             self.items.push_back(Captured::StreamedAbort { transaction: id, part: id });
         } else {
-            let position = self.log.position(end);
+            let position = self.reach(end);
             self.items.push_back(Captured::StreamedCommit { transaction: id, position, time: micros(time), origin: streamed.origin });
         }
     }
@@ -330,15 +335,17 @@ impl Assembler {
     }
 
     fn idle(&mut self, end: Lsn, asked: bool, now: Instant) {
-        let is_due = match self.last_idle {
-            None => true,
-            Some((_, told)) if end <= told => false,
-            Some((at, _)) => asked || now.duration_since(at) >= IDLE_INTERVAL,
-        };
-        if is_due && end > self.from {
-            self.last_idle = Some((now, end));
-            self.items.push_back(Captured::Idle { position: self.log.position(end) });
+        let is_due = asked || self.last_idle.is_none_or(|last| now.duration_since(last) >= IDLE_INTERVAL);
+        if is_due && end > self.told {
+            self.last_idle = Some(now);
+            let position = self.reach(end);
+            self.items.push_back(Captured::Idle { position });
         }
+    }
+
+    fn reach(&mut self, end: Lsn) -> Position {
+        self.told = self.told.max(end);
+        self.log.position(end)
     }
 }
 

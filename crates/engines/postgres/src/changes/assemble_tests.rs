@@ -57,6 +57,17 @@ async fn a_transaction_without_anything_of_ours_is_progress() {
 }
 
 #[tokio::test]
+async fn a_keepalive_never_goes_back_behind_a_commit() {
+    let mut assembler = assembler(1);
+    let insert = Bytes::from_static(INSERT);
+    items(&mut assembler, &[begin(10), Bytes::from_static(RELATION), insert, commit(20)]);
+    for (end, told) in [(15, false), (20, false), (21, true)] {
+        assembler.push(&LogMessage::Keepalive { end: Lsn(end), reply: true }, Instant::now()).unwrap();
+        assert_eq!(assembler.take().is_some(), told, "{end}");
+    }
+}
+
+#[tokio::test]
 async fn a_row_of_another_width_is_refused() {
     let mut assembler = assembler(1);
     items(&mut assembler, &[begin(10), Bytes::from_static(RELATION)]);

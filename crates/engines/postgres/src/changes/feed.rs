@@ -38,11 +38,12 @@ impl ChangeFeed {
         let name = names::of_task(&task.name);
         let session = connect::sql(&task.source, "godwit capture").await?;
         establish::no_standby_of_ours(&session, &name).await?;
-        relations::all_published(&session, &name, tables).await?;
-        let relations = Relations::read(&session, tables).await?;
         let mut replication = Replication::open(&task.source, &name).await?;
         let identity = slot::same_server(&mut replication, &place).await?;
         slot::take_over(&session, &name, session.major(), place.lsn).await?;
+        // After the slot: where all was removed, the position is what was lost.
+        relations::all_published(&session, &name, tables).await?;
+        let relations = Relations::read(&session, tables).await?;
         let silence = sender_timeout(&mut replication).await?;
         let memory = task.limits.memory.0;
         let limits = Limits {

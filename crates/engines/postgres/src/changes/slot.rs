@@ -130,7 +130,7 @@ pub(crate) async fn release(client: &Client, name: &str, major: u32) -> Result<(
 /// Bytes of log behind what was confirmed; None without a slot.
 pub(crate) async fn backlog(client: &Client, task: &TaskName) -> Result<Option<u64>> {
     let sql = "SELECT pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, \
-               confirmed_flush_lsn)::int8 FROM pg_replication_slots WHERE slot_name = $1";
+               restart_lsn)::int8 FROM pg_replication_slots WHERE slot_name = $1";
     let row = client.query_opt(sql, &[&names::of_task(task)]).await.map_err(error::from_server)?;
     Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|bytes| u64::try_from(bytes).unwrap_or(0)))
 }

@@ -17,7 +17,24 @@ pub(crate) async fn target(client: &Client, needs: &TargetNeeds<'_>) -> Result<V
     settings(client, &mut findings).await?;
     collations(client, &mut findings).await?;
     existing(client, needs, &mut findings).await?;
+    findings.extend(long_names(needs));
     Ok(findings)
+}
+
+/// What the server keeps of a name; it cuts the rest off in silence, and two names may become one.
+const LONGEST_NAME: usize = 63;
+
+fn long_names(needs: &TargetNeeds<'_>) -> Vec<Finding> {
+    let names = needs.mappings.iter().flat_map(|mapping| {
+        let columns = mapping.columns.iter().map(|column| &column.target);
+        [&mapping.target.schema, &mapping.target.name].into_iter().chain(columns).map(move |name| (mapping, name))
+    });
+    let too_long = names.filter(|(_, name)| name.len() > LONGEST_NAME);
+    let finding = |(mapping, name): (&std::sync::Arc<godwit_model::TableMapping>, &String)| {
+        let what = format!("`{name}` of table {} is longer than {LONGEST_NAME} bytes and would be cut", mapping.target);
+        Finding::blocker("long_name", &codes::NAMES_COLLIDE, what, "map it to a shorter name")
+    };
+    too_long.map(finding).collect()
 }
 
 async fn rights(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {

@@ -76,7 +76,11 @@ async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]
     failpoint("establish.slot.before");
     let (point, snapshot) = create_slot(session, &mut replication, name).await?;
     failpoint("establish.slot.after");
-    blockers::wait_for_commits_under_way(session).await?;
+    if let Err(error) = blockers::wait_for_commits_under_way(session).await {
+        // Whoever gives up now shall not be left with a slot that grows.
+        changes::release(session, name, session.major()).await?;
+        return Err(error);
+    }
     Ok(Founded { position: log.position(point), snapshot: Some(SlotSnapshot { name: snapshot, holder: replication }) })
 }
 

@@ -30,8 +30,8 @@ impl LogMessage {
 }
 
 /// A CopyData frame that tells the server how far the log is durable here. One position is written, flushed and
-/// applied at once: there is no other that a server may rely on.
-pub(crate) fn status_update(durable: Lsn) -> BytesMut {
+/// applied at once: there is no other that a server may rely on. `ask` wants a keepalive for an answer.
+pub(crate) fn status_update(durable: Lsn, ask: bool) -> BytesMut {
     let mut message = BytesMut::with_capacity(39);
     message.put_u8(b'd');
     message.put_u32(38);
@@ -41,7 +41,7 @@ pub(crate) fn status_update(durable: Lsn) -> BytesMut {
     }
     // The server does nothing with a client's clock.
     message.put_u64(0);
-    message.put_u8(0);
+    message.put_u8(u8::from(ask));
     message
 }
 
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_status_update_has_the_length_it_says() {
-        assert_eq!(status_update(Lsn(1)).len(), 39);
+        assert_eq!(status_update(Lsn(1), true).len(), 39);
     }
 
     proptest! {

@@ -23,12 +23,19 @@ use crate::position::Lsn;
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// A new confirmed position is told after this pause, so that many confirmations cost one message.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
+/// A server that said nothing for this long is asked for a word ...
+const ASK_AFTER: Duration = Duration::from_secs(30);
+/// ... and given up after this: TCP alone does not see a server that died behind a proxy. Long, because a server that
+/// decodes a huge transaction of other tables may say nothing for minutes, and would begin it anew.
+const SILENCE_LIMIT: Duration = Duration::from_secs(600);
 /// How long a reader may let the queue be full. A server that is told to stop first waits until we took all it has to
 /// say, so holding a stream that nobody reads would hold up its restart; a new stream goes on at the same position.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// We speak so often that a server has no reason to ask, but one: it is stopping, and asks without a pause until all it
 /// sent is confirmed. Whatever is not confirmed by then is sent again after its start.
 const MOST_QUESTIONS: u32 = 10;
+/// Questions further apart than this are not of that kind.
+const WITHOUT_A_PAUSE: Duration = Duration::from_secs(1);
 /// Most packets in the queue; bytes are what bounds it, this only keeps many tiny packets from outgrowing them.
 const MOST_PACKETS: usize = 256;
 
@@ -69,7 +76,7 @@ impl Pump {
         let bytes = limits.queue_bytes.clamp(1, u32::MAX as usize);
         let queue = Queue { sender, room: Arc::new(Semaphore::new(bytes)), bytes };
         let interval = STATUS_INTERVAL.min(limits.silence / 3);
-        let server = Server { wire, confirmed, interval, due: Instant::now(), questions: 0 };
+        let server = Server { wire, confirmed, interval, due: Instant::now(), heard: Instant::now(), questions: 0, asked: Instant::now() };
         let task = tokio::spawn(serve(server, queue));
         Ok(Pump { packets, durable, task })
     }
@@ -139,18 +146,25 @@ struct Server {
     confirmed: watch::Receiver<Lsn>,
     interval: Duration,
     due: Instant,
-    /// Of the server, since it last sent anything else.
+    /// When the server last said something, or could not because we did not listen.
+    heard: Instant,
+    /// Of the server without a pause, and when the last was asked.
     questions: u32,
+    asked: Instant,
 }
 
 impl Server {
     /// Everything that has arrived, waiting for at least one read; may be nothing whole.
     async fn receive(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
+        self.heard = Instant::now();
         loop {
             tokio::select! {
                 filled = self.wire.fill() => {
                     filled?;
                     return self.take_all().await;
+                }
+                () = tokio::time::sleep_until(self.heard + SILENCE_LIMIT) => {
+                    return Err(Error::new(&codes::CONNECTION_LOST, "the server has said nothing for too long"));
                 }
                 () = tokio::time::sleep_until(self.due) => self.tell().await?,
                 changed = self.confirmed.changed() => self.soon(changed.is_ok()),
@@ -175,7 +189,8 @@ impl Server {
     }
 
     async fn answer(&mut self) -> Result<()> {
-        self.questions += 1;
+        self.questions = if self.asked.elapsed() > WITHOUT_A_PAUSE { 1 } else { self.questions + 1 };
+        self.asked = Instant::now();
         if self.questions > MOST_QUESTIONS {
             return Err(Error::new(&codes::CONNECTION_LOST, "the server is stopping"));
         }
@@ -207,7 +222,8 @@ impl Server {
     async fn tell(&mut self) -> Result<()> {
         let durable = *self.confirmed.borrow_and_update();
         self.due = Instant::now() + self.interval;
-        self.wire.send(&status_update(durable)).await
+        let ask = self.heard.elapsed() > ASK_AFTER;
+        self.wire.send(&status_update(durable, ask)).await
     }
 }
 

@@ -44,7 +44,14 @@ pub(crate) async fn try_steps(client: &Client, task: &Task, tables: &[CatalogTab
     let Some(program) = find_program(major).await else {
         return Ok(Outcome::Unfit(format!("no pg_dump {major} or newer was found, so only tables are made")));
     };
-    let text = run(&program, task).await?;
+    let text = match run(&program, task).await {
+        Ok(text) => text,
+        Err(problem) => {
+            // pg_dump does not say so in a way to rely on, but a server that went away has ended this session too
+            client.batch_execute("").await.map_err(error::from_server)?;
+            return Err(problem);
+        }
+    };
     let places = places(client, tables).await?;
     let (items, mut left) = staged(split(&text), &places);
     let mut items = unique_ids(items);
@@ -90,9 +97,12 @@ async fn run(program: &std::path::Path, task: &Task) -> Result<String> {
         Error::new(&codes::SERVER_REFUSED, "pg_dump could not be started").at(program.display().to_string()).caused_by(problem)
     })?;
     if !output.status.success() {
-        return Err(Error::new(&codes::SERVER_REFUSED, "pg_dump could not read the source's schema")
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        // pg_dump gives no SQLSTATE, and locks each table, which needs the right to read it
+        let code = if said.contains("permission denied") { &codes::RIGHTS_MISSING } else { &codes::SERVER_REFUSED };
+        return Err(Error::new(code, "pg_dump could not read the source's schema")
             .at(task.source.display())
-            .detail(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+            .detail(said)
             .remedy("mend what pg_dump says, or let the task make tables only (schema.create: tables)"));
     }
     String::from_utf8(output.stdout)

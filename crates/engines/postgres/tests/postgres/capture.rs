@@ -423,15 +423,15 @@ async fn a_slot_that_is_read_by_an_older_self_is_taken_over() {
 async fn a_slot_that_was_made_anew_has_lost_the_position() {
     for server in versions() {
         let case = Case::begin(server, "remade", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        case.sql.batch_execute("ALTER PUBLICATION godwit_remade DROP TABLE t").await.unwrap();
+        let unseen = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
+        assert!(unseen.is(&codes::OUT_OF_SIGHT), "{unseen}");
         case.sql.batch_execute("SELECT pg_drop_replication_slot('godwit_remade')").await.unwrap();
         let lost = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
         assert!(lost.is(&codes::POSITION_LOST), "{lost}");
         case.sql.batch_execute("SELECT pg_create_logical_replication_slot('godwit_remade', 'pgoutput')").await.unwrap();
         let skipped = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
         assert!(skipped.is(&codes::POSITION_LOST), "{skipped}");
-        case.sql.batch_execute("ALTER PUBLICATION godwit_remade DROP TABLE t").await.unwrap();
-        let unseen = case.source.changes(&case.p0, &case.tables).await.err().unwrap();
-        assert!(unseen.is(&codes::OUT_OF_SIGHT), "{unseen}");
         case.end().await;
     }
 }

@@ -5,7 +5,10 @@
 mod capture;
 mod contract;
 mod encryption;
+mod keys;
+mod literals;
 mod load;
 mod pair;
 mod schema;
 mod target;
+mod values;

@@ -34,6 +34,13 @@ impl Pair {
         Some(Pair { task, source, target, source_url, target_url })
     }
 
+    /// The same target with another database of the same server as its source.
+    pub fn with_source(self, task: Task, database: &str) -> Pair {
+        let server = self.source_url.rsplit_once('/').expect("a URL ends in the database").0;
+        let source_url = format!("{server}/{database}");
+        Pair { source: godwit_postgres::source(&task).unwrap(), task, source_url, ..self }
+    }
+
     pub async fn at_source(&self, sql: &str) {
         run(&self.source_url, sql).await;
     }
@@ -123,7 +130,7 @@ pub fn endpoint(server: &Postgres, database: &str) -> EndpointConfig {
 async fn run(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let driver = tokio::spawn(connection);
-    client.batch_execute(sql).await.unwrap_or_else(|problem| panic!("{problem:?} in {sql}"));
+    client.batch_execute(sql).await.unwrap_or_else(|problem| panic!("{problem:?} in {}", sql.chars().take(2000).collect::<String>()));
     driver.abort();
 }
 

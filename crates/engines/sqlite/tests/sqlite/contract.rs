@@ -67,6 +67,11 @@ impl Bench for SqliteBench {
         }
     }
 
+    /// What was committed between two looks is one transaction.
+    fn tells_transactions_apart(&self) -> bool {
+        false
+    }
+
     async fn rows(&self, table: &NeutralTable) -> Vec<NeutralRow> {
         let user = world::open(&self.path());
         let mut statement = user.prepare(&self.dialect.select(table)).unwrap();

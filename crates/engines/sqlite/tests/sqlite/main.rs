@@ -10,4 +10,5 @@ mod replay;
 mod schema;
 mod stream;
 mod target;
+mod values;
 mod world;

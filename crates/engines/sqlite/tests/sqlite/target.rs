@@ -118,7 +118,7 @@ async fn a_commit_moves_the_checkpoint_only_from_where_it_stands() {
     assert_eq!(target.lease(&lease.task).await.unwrap().unwrap().checkpoint, Some(checkpoint(10)));
     assert_eq!(target.ledger(&lease.task).await.unwrap(), std::slice::from_ref(&entry));
     applier.apply(&insert(2)).await.unwrap();
-    assert!(applier.commit(None, &checkpoint(11), &[]).await.unwrap_err().is(&codes::LEASE_LOST));
+    assert!(applier.commit(None, &checkpoint(11), &[]).await.unwrap_err().is(&codes::TARGET_CHANGED));
     applier.apply(&insert(3)).await.unwrap();
     applier.abandon().await.unwrap();
     applier.apply(&insert(4)).await.unwrap();

@@ -1,0 +1,173 @@
+//! Transactions that others have lost, split, doubled or shifted.
+
+use std::time::Duration;
+
+use crate::pair::{Pair, on_every_engine};
+use crate::process::PATIENCE;
+
+const MOST_MEMORY: u64 = 256 << 20;
+
+on_every_engine!(
+    unique_values_that_swap_in_one_transaction,
+    keys_that_change,
+    what_a_savepoint_takes_back_stays_away,
+    a_new_column_stops_the_task_and_shifts_nothing,
+    names_that_swap_stop_the_task_and_shift_nothing,
+    a_large_transaction_takes_little_memory,
+);
+
+fn unique_values_that_swap_in_one_transaction(pair: &Pair) {
+    pair.source.run(&[
+        "CREATE TABLE seat (id INTEGER PRIMARY KEY, place TEXT NOT NULL UNIQUE)",
+        "INSERT INTO seat VALUES (1, 'window'), (2, 'aisle'), (3, 'middle')",
+    ]);
+    let run = pair.running();
+    for _ in 0..5 {
+        pair.source.run(&[
+            "BEGIN",
+            "UPDATE seat SET place = 'nowhere' WHERE id = 1",
+            "UPDATE seat SET place = 'window' WHERE id = 2",
+            "UPDATE seat SET place = 'aisle' WHERE id = 1",
+            "COMMIT",
+        ]);
+        pair.source.run(&[
+            "BEGIN",
+            "DELETE FROM seat WHERE id = 1",
+            "UPDATE seat SET place = 'aisle' WHERE id = 2",
+            "INSERT INTO seat VALUES (1, 'window')",
+            "COMMIT",
+        ]);
+    }
+    pair.await_same("SELECT id, place FROM seat");
+    run.kill();
+    pair.finish();
+}
+
+fn keys_that_change(pair: &Pair) {
+    pair.source.run(&[
+        "CREATE TABLE item (id INTEGER NOT NULL, part TEXT NOT NULL, name TEXT, PRIMARY KEY (id, part))",
+        "INSERT INTO item VALUES (1, 'a', 'one'), (2, 'b', 'two'), (3, 'c', 'three')",
+    ]);
+    let run = pair.running();
+    pair.source.run(&[
+        "BEGIN",
+        "UPDATE item SET id = 100 WHERE id = 1",
+        "UPDATE item SET id = 1 WHERE id = 2",
+        "UPDATE item SET id = 2 WHERE id = 100",
+        "COMMIT",
+    ]);
+    pair.source.run(&["UPDATE item SET id = id + 10"]);
+    pair.source.run(&["UPDATE item SET part = 'z', name = NULL WHERE id = 13", "DELETE FROM item WHERE id = 12"]);
+    pair.source.run(&["INSERT INTO item VALUES (12, 'a', 'again')"]);
+    pair.await_same("SELECT id, part, name FROM item");
+    run.kill();
+    pair.finish();
+}
+
+fn what_a_savepoint_takes_back_stays_away(pair: &Pair) {
+    pair.source.run(&["CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO item VALUES (1, 'one'), (2, 'two')"]);
+    let run = pair.running();
+    pair.source.run(&[
+        "BEGIN",
+        "INSERT INTO item VALUES (3, 'kept')",
+        "SAVEPOINT outer_one",
+        "UPDATE item SET name = 'gone' WHERE id = 1",
+        "SAVEPOINT inner_one",
+        "DELETE FROM item WHERE id = 2",
+        "RELEASE inner_one",
+        "ROLLBACK TO SAVEPOINT outer_one",
+        "UPDATE item SET name = 'after' WHERE id = 2",
+        "COMMIT",
+    ]);
+    pair.source.run(&["BEGIN", "DELETE FROM item", "ROLLBACK"]);
+    pair.source.run(&["INSERT INTO item VALUES (4, 'last')"]);
+    pair.await_same("SELECT id, name FROM item");
+    assert_eq!(pair.target.number("SELECT COUNT(*) FROM item"), 4);
+    run.kill();
+    pair.finish();
+}
+
+fn a_new_column_stops_the_task_and_shifts_nothing(pair: &Pair) {
+    stops_and_shifts_nothing(pair, &["ALTER TABLE item ADD COLUMN c TEXT", "INSERT INTO item VALUES (3, 'a3', 'b3', 'c3')"]);
+}
+
+fn names_that_swap_stop_the_task_and_shift_nothing(pair: &Pair) {
+    stops_and_shifts_nothing(
+        pair,
+        &[
+            "ALTER TABLE item RENAME COLUMN a TO c",
+            "ALTER TABLE item RENAME COLUMN b TO a",
+            "ALTER TABLE item RENAME COLUMN c TO b",
+            "INSERT INTO item (id, a, b) VALUES (3, 'a3', 'b3')",
+        ],
+    );
+}
+
+#[test]
+fn a_dropped_column_stops_the_task_and_shifts_nothing() {
+    // a SQLite file refuses to drop a column that capture triggers name
+    let Some(pair) = Pair::postgres() else { return };
+    let schema_change = [
+        "ALTER TABLE item DROP COLUMN a",
+        "ALTER TABLE item ADD COLUMN c TEXT",
+        "INSERT INTO item (id, b, c) VALUES (3, 'b3', 'c3')",
+    ];
+    stops_and_shifts_nothing(&pair, &schema_change);
+}
+
+fn stops_and_shifts_nothing(pair: &Pair, schema_change: &[&str]) {
+    pair.source.run(&["CREATE TABLE item (id INTEGER PRIMARY KEY, a TEXT, b TEXT)", "INSERT INTO item VALUES (1, 'a1', 'b1')"]);
+    let run = pair.running();
+    pair.source.run(&["INSERT INTO item VALUES (2, 'a2', 'b2')"]);
+    pair.source.run(schema_change);
+    pair.source.run(&["UPDATE item SET b = 'changed' WHERE id = 1"]);
+    let stopped = run.end().with(4);
+    assert!(matches!(stopped.code().as_deref(), Some("GW3010" | "GW4007")), "{}", stopped.said());
+    let rows = pair.target.sorted("SELECT id, a, b FROM item");
+    let row = |id: &str, a: &str, b: &str| vec![Some(id.to_owned()), Some(a.to_owned()), Some(b.to_owned())];
+    assert_eq!(rows, [row("1", "a1", "b1"), row("2", "a2", "b2")]);
+    // it stays stopped
+    assert_eq!(pair.godwit(&["run"]).with(4).code(), stopped.code());
+    pair.godwit(&["clean", "--yes"]).with(0);
+    pair.assert_no_traces();
+}
+
+fn a_large_transaction_takes_little_memory(pair: &Pair) {
+    const ROWS: i64 = 100_000;
+    pair.source.run(&["CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)"]);
+    pair.write_task("limits: {memory: 32MiB}\n");
+    let mut run = pair.running();
+    let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) SELECT i FROM n");
+    let filling = "x".repeat(200);
+    pair.source.run(&[&format!("INSERT INTO item SELECT i, 'row ' || i || '{filling}' FROM ({numbers}) AS numbers")]);
+    pair.source.run(&["UPDATE item SET name = name || '!'"]);
+    pair.source.run(&["DELETE FROM item WHERE id % 3 = 0"]);
+    let goal = pair.source.number("SELECT COUNT(*) FROM item");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while pair.target.number("SELECT COUNT(*) FROM item") != goal && std::time::Instant::now() < deadline {
+        run.within(Duration::from_millis(100), |_| false);
+    }
+    let peak = run.peak_memory();
+    assert!(peak < MOST_MEMORY, "{} MiB at the most", peak >> 20);
+    pair.assert_same("SELECT id, name FROM item");
+    run.kill();
+    pair.finish();
+}
+
+#[test]
+fn a_truncate_is_followed() {
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&[
+        "CREATE TABLE parent (id integer PRIMARY KEY)",
+        "CREATE TABLE child (id integer PRIMARY KEY, parent integer REFERENCES parent)",
+        "INSERT INTO parent VALUES (1), (2)",
+        "INSERT INTO child VALUES (1, 1), (2, 2)",
+    ]);
+    let run = pair.running();
+    pair.source.run(&["BEGIN", "INSERT INTO parent VALUES (3)", "TRUNCATE parent CASCADE", "INSERT INTO parent VALUES (4)", "COMMIT"]);
+    pair.source.run(&["INSERT INTO child VALUES (9, 4)"]);
+    pair.await_same("SELECT id FROM parent");
+    pair.await_same("SELECT id, parent FROM child");
+    run.kill();
+    pair.finish();
+}

@@ -1,0 +1,138 @@
+//! A crash at every named point, under the bank workload: each point fires, and the next process goes on to the same end.
+
+use godwit_model::Failpoints;
+use godwit_testkit::bank::Bank;
+
+use crate::bank::{self, Users, Workload};
+use crate::pair::Pair;
+use crate::process::{Godwit, PATIENCE};
+
+/// The smallest change log: it rolls behind 4 MiB, and is trimmed behind 8.
+const LIMITS: &str = "limits: {memory: 32MiB, change_log: 16MiB}\n";
+const FILLING: u64 = 14 << 20;
+const FILLER_ROW: usize = 1 << 20;
+
+/// The command that passes a point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passes {
+    Run,
+    Repair,
+    Finish,
+    Clean,
+}
+
+fn passes(point: &str) -> Passes {
+    match point.split('.').next() {
+        Some("finish") => Passes::Finish,
+        Some("clean") => Passes::Clean,
+        _ if point == "apply.reread" => Passes::Repair,
+        _ => Passes::Run,
+    }
+}
+
+fn points(command: Passes) -> impl Iterator<Item = &'static str> {
+    Failpoints::ALL.iter().copied().filter(move |point| passes(point) == command)
+}
+
+#[test]
+fn sqlite_first_half_of_a_run() {
+    walk(Pair::sqlite, points(Passes::Run).step_by(2));
+}
+
+#[test]
+fn sqlite_second_half_of_a_run() {
+    walk(Pair::sqlite, points(Passes::Run).skip(1).step_by(2));
+}
+
+#[test]
+fn sqlite_repair_finish_and_clean() {
+    walk(Pair::sqlite, points(Passes::Repair).chain(points(Passes::Finish)).chain(points(Passes::Clean)));
+}
+
+#[test]
+fn postgres_first_half_of_a_run() {
+    walk(|| Pair::postgres_on_shared(18, 18), points(Passes::Run).step_by(2));
+}
+
+#[test]
+fn postgres_second_half_of_a_run() {
+    walk(|| Pair::postgres_on_shared(18, 18), points(Passes::Run).skip(1).step_by(2));
+}
+
+#[test]
+fn postgres_repair_finish_and_clean() {
+    let points = points(Passes::Repair).chain(points(Passes::Finish)).chain(points(Passes::Clean));
+    walk(|| Pair::postgres_on_shared(18, 18), points);
+}
+
+fn walk(pair: impl Fn() -> Option<Pair>, points: impl Iterator<Item = &'static str>) {
+    for point in points {
+        let Some(pair) = pair() else { return };
+        eprintln!("{point}");
+        pair.write_task(LIMITS);
+        crash_at(&pair, point);
+    }
+}
+
+fn crash_at(pair: &Pair, point: &str) {
+    let bank = Bank { accounts: 60, writers: 2, seed: 7 };
+    bank::open(pair, &bank);
+    pair.source.run(&["CREATE TABLE filler (id INTEGER PRIMARY KEY, content TEXT)"]);
+    let mut workload = Workload::begin(pair, bank, Users::NeverRefused);
+    if passes(point) == Passes::Run {
+        assert_fires(pair, &["run"], point);
+    }
+    let run = pair.running();
+    if passes(point) != Passes::Repair {
+        workload.arm();
+    }
+    let writers = workload.stop_writers();
+    settle(pair);
+    workload.end();
+    run.kill();
+    match passes(point) {
+        Passes::Run => {}
+        Passes::Repair => {
+            pair.target.run(&["DELETE FROM journal WHERE id IN (SELECT MIN(id) FROM journal)"]);
+            assert_fires(pair, &["verify", "--repair"], point);
+            // another process finds the re-read list where it was recorded
+            pair.running().kill();
+        }
+        Passes::Finish => assert_fires(pair, &["finish", "--yes"], point),
+        Passes::Clean => {
+            assert_fires(pair, &["clean", "--yes"], point);
+            pair.godwit(&["clean", "--yes"]).with(0);
+            pair.assert_no_traces();
+        }
+    }
+    if passes(point) != Passes::Clean {
+        pair.finish();
+    }
+    bank::assert_equal(pair, &bank, &writers);
+}
+
+/// Everything that was written at the source is in the target, and both are equal.
+fn settle(pair: &Pair) {
+    pair.godwit(&["verify"]).with(0);
+}
+
+/// Gives the change log enough to roll over and to trim.
+fn fill(pair: &Pair) {
+    for number in 0..FILLING / FILLER_ROW as u64 {
+        // random, so that no store makes it small
+        let content: String = std::iter::repeat_with(fastrand::alphanumeric).take(FILLER_ROW).collect();
+        pair.source.run(&[&format!("INSERT INTO filler VALUES ({number}, '{content}')")]);
+    }
+}
+
+#[track_caller]
+fn assert_fires(pair: &Pair, command: &[&str], point: &str) {
+    let mut dying: Godwit = pair.start_with(command, &[("GODWIT_FAILPOINT", point)]);
+    if point.starts_with("log.") {
+        dying.wait_consistent();
+        fill(pair);
+    }
+    let died = dying.end();
+    assert!(died.aborted(), "{point} did not fire within {PATIENCE:?}: {}", died.said());
+    assert!(died.said().contains(&format!("failpoint {point} fired")), "{}", died.said());
+}

@@ -1,0 +1,21 @@
+//! Whole tasks, run by the real binary on real stores: the same scenarios for every engine.
+
+#![allow(clippy::unwrap_used)]
+
+mod bank;
+mod pair;
+mod postgres;
+mod process;
+mod sqlite;
+mod store;
+
+mod changes;
+mod differences;
+mod existing;
+mod failpoints;
+mod full_disk;
+mod holders;
+mod input;
+mod kill_loop;
+mod mapping;
+mod stops;

@@ -1,0 +1,150 @@
+//! A database on a private PostgreSQL server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_testkit::dialect::Dialect;
+use godwit_testkit::servers::{Postgres, shared};
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::store::{Row, Session, Store};
+
+/// A user waits no longer; a server that is being killed answers never.
+const USER_PATIENCE: Duration = Duration::from_secs(30);
+
+pub enum Server {
+    Shared(&'static Postgres),
+    Own(Arc<Postgres>),
+}
+
+impl Server {
+    fn get(&self) -> &Postgres {
+        match self {
+            Server::Shared(server) => server,
+            Server::Own(server) => server,
+        }
+    }
+}
+
+pub struct PostgresDatabase {
+    server: Server,
+    name: String,
+}
+
+impl PostgresDatabase {
+    /// A new database on a server that other tests use too.
+    pub fn on_shared(major: u16, name: &str) -> Option<Self> {
+        Some(PostgresDatabase::on(Server::Shared(shared(major)?), name))
+    }
+
+    pub fn on(server: Server, name: &str) -> Self {
+        server.get().create_database(name);
+        PostgresDatabase { server, name: name.to_owned() }
+    }
+}
+
+impl Store for PostgresDatabase {
+    fn url(&self) -> String {
+        self.server.get().url(&self.name)
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::postgres("public")
+    }
+
+    fn schema(&self) -> &'static str {
+        "public"
+    }
+
+    fn connect(&self) -> Result<Box<dyn Session>, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let url = self.url();
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await.map_err(|error| error.to_string())?;
+            // ends with the runtime, which the session owns
+            tokio::spawn(connection);
+            Ok::<_, String>(client)
+        })?;
+        Ok(Box::new(PostgresSession { runtime, client }))
+    }
+
+    fn traces(&self, task: &str) -> Vec<String> {
+        let sql = format!(
+            "SELECT 'relation ' || relname FROM pg_class WHERE relname LIKE 'godwit%'
+             UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'godwit%'
+             UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'godwit%'
+             UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE 'godwit%'
+             UNION ALL SELECT 'event trigger ' || evtname FROM pg_event_trigger WHERE evtname LIKE 'godwit%'
+             UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'godwit%'
+             UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
+             UNION ALL SELECT 'origin ' || roname FROM pg_replication_origin WHERE roname LIKE 'godwit_{task}%'"
+        );
+        (self as &dyn Store).rows(&sql).into_iter().flatten().flatten().collect()
+    }
+
+    fn forget_changes(&self) {
+        // the server may need a moment to see that its client is gone
+        (self as &dyn Store).rows(
+            "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE database = current_database() AND active",
+        );
+        (self as &dyn Store)
+            .rows("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()");
+    }
+
+    fn server(&self) -> Option<&Postgres> {
+        Some(self.server.get())
+    }
+}
+
+struct PostgresSession {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl PostgresSession {
+    fn query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, String> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(USER_PATIENCE, self.client.simple_query(sql)).await });
+        answer.map_err(|_| "no answer".to_owned())?.map_err(|error| match error.as_db_error() {
+            Some(refused) => format!("{} ({})", refused.message(), refused.code().code()),
+            None => error.to_string(),
+        })
+    }
+}
+
+impl Session for PostgresSession {
+    fn execute(&mut self, statements: &[String]) -> Result<Vec<u64>, String> {
+        // each on its own: a server makes one transaction of statements that come together
+        let alone = !statements.first().is_some_and(|first| first.starts_with("BEGIN"));
+        let texts = if alone { statements.to_vec() } else { vec![statements.join(";\n")] };
+        let mut touched = Vec::new();
+        for text in texts {
+            let messages = self.query(&text).inspect_err(|_| {
+                let _ = self.query("ROLLBACK");
+            });
+            touched.extend(messages?.iter().filter_map(|message| match message {
+                SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+                _ => None,
+            }));
+        }
+        Ok(touched)
+    }
+
+    fn rows(&mut self, sql: &str) -> Result<Vec<Row>, String> {
+        let rows = self.query(sql)?.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect()),
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+}
+
+/// One statement on a server of the test's own.
+pub fn execute(url: &str, sql: &str) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        client.batch_execute(sql).await.map_err(|error| error.to_string())
+    })
+}

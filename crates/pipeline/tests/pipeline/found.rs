@@ -1,0 +1,270 @@
+//! Interleavings and crash points that once lost, doubled or stopped something, each by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_model::{ByteCount, DdlPolicy, Existing, Phases, codes};
+use godwit_pipeline::{Job, Until};
+use godwit_testkit::faults::{self, Fault, FaultPlan};
+use godwit_testkit::memory::{self, SourceOptions, TableSpec};
+
+use crate::world::{Users, World, accounts, events, int, purses, text};
+
+async fn yields(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn world(seed: u64, keyless: bool) -> (World, Users) {
+    let world = World::new(seed);
+    world.first.create_table(accounts());
+    world.first.create_table(purses());
+    if keyless {
+        world.first.create_table(events());
+    }
+    let mut users = Users::new(seed, keyless);
+    users.settle_in(&world.first);
+    (world, users)
+}
+
+/// A task whose position is lost, with a row at the target that is gone at the source.
+async fn lost(seed: u64, keyless: bool) -> World {
+    let (world, _) = world(seed, keyless);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    running.stop().await.unwrap();
+    world.first.lose_position("godwit_shop");
+    world.first.transaction(|tx| tx.delete(&purses().name, &[text("p0")])).unwrap();
+    world
+}
+
+/// The same job with faults in front of its target.
+fn with_faults(mut job: Job, plan: &Arc<FaultPlan>) -> Job {
+    job.target = faults::target(job.target, plan);
+    job
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resync_ends_equal_whichever_of_its_records_fails() {
+    for number in 0..12 {
+        for fault in [Fault::Reject, Fault::LostAnswer] {
+            let world = lost(number, false).await;
+            let plan = Arc::new(FaultPlan::new(0));
+            (0..number).for_each(|_| plan.order("target.record", Fault::Slow(Duration::ZERO)));
+            plan.order("target.record", fault);
+            let mut running = with_faults(world.job(), &plan).resync();
+            running.reach(Until::Consistent).await.unwrap();
+            running.pass().await.unwrap();
+            world.assert_equal(&format!("record {number}: {fault:?}"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resync_killed_before_it_empties_a_table_without_a_key_doubles_no_row() {
+    let world = lost(1, true).await;
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut hold = plan.hold("target.empty");
+    let running = with_faults(world.job(), &plan).resync();
+    hold.reached().await;
+    drop(running);
+    tokio::task::yield_now().await;
+    let mut running = world.start();
+    if let Err(error) = running.reach(Until::Consistent).await {
+        assert!(error.is(&codes::LOAD_TORN), "{error:?}");
+        running = world.job().resync();
+        running.reach(Until::Consistent).await.unwrap();
+    }
+    running.pass().await.unwrap();
+    world.assert_equal("after another run");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_names_that_read_alike_with_their_dot_are_two_tables() {
+    let world = World::new(1);
+    let specs = [
+        TableSpec::new("a.b", "c").column("id", "int").column("text", "text").key(&["id"]),
+        TableSpec::new("a", "b.c").column("id", "int").column("other", "text").key(&["id"]),
+    ];
+    for (spec, rows) in specs.iter().zip([1, 30]) {
+        world.first.create_table(spec.clone());
+        let fill = |tx: &mut memory::Transaction| (0..rows).try_for_each(|id| tx.insert(&spec.name, vec![int(id), text("x")]));
+        world.first.transaction(fill).unwrap();
+    }
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    for id in [98, 99] {
+        for spec in &specs {
+            world.first.transaction(|tx| tx.insert(&spec.name, vec![int(id), text("y")])).unwrap();
+        }
+        running.pass().await.unwrap();
+        running.stop().await.unwrap();
+        running = world.start();
+        running.reach(Until::Consistent).await.unwrap();
+    }
+    running.pass().await.unwrap();
+    for spec in &specs {
+        assert_eq!(world.first.view().sorted_rows(&spec.name), world.second.view().sorted_rows(&spec.name), "{}", spec.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_committed_before_a_schema_change_is_applied_before_the_stop() {
+    let (mut world, mut users) = world(3, false);
+    world.task.schema.changes = DdlPolicy::Stop;
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    running.stop().await.unwrap();
+    for _ in 0..5 {
+        users.step(&world.first);
+    }
+    world.first.transaction(|tx| tx.insert(&purses().name, vec![text("last"), int(0), int(77)])).unwrap();
+    let before = world.first.view().sorted_rows(&purses().name);
+    world.first.alter(purses().column("more", "text"), "added more", |row| [&row[..], &[text("z")]].concat()).unwrap();
+    let plan = Arc::new(FaultPlan::new(0).slow(1.0, Duration::from_secs(2)).only("applier.commit"));
+    let mut running = with_faults(world.job(), &plan).start();
+    let error = loop {
+        match running.reach(Until::CaughtUp).await {
+            Ok(()) => yields(10).await,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is(&codes::DDL_STOPPED), "{error:?}");
+    assert_eq!(world.second.view().sorted_rows(&purses().name), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_update_survives_the_way_transaction_by_transaction() {
+    // the target keeps a unique constraint that the users' order of changes breaks when each table is written set by set
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        let spec = TableSpec::new("shop", "doc").column("id", "int").column("tag", "int").large("body", "text").key(&["id"]);
+        let spec = spec.unique("doc_tag", &["tag"]);
+        world.options = SourceOptions { exact_snapshot: false, ..SourceOptions::default() };
+        world.task.existing = Existing::Append;
+        world.first.create_table(spec.clone());
+        world.second.create_table(spec.clone());
+        let name = &spec.name;
+        world.first.transaction(|tx| (0..4).try_for_each(|id| tx.insert(name, vec![int(id), int(id), text("old")]))).unwrap();
+        let mut running = world.start();
+        running.reach(Until::Consistent).await.unwrap();
+        // rows of a report that is out of date: any key does
+        world.second.transaction(|tx| tx.update(name, &[int(0)], &[("body", text("broken"))])).unwrap();
+        let report = running.verify().await.unwrap();
+        world
+            .first
+            .transaction(|tx| {
+                // complete, then incomplete, of one key; beside it two unique values that swap through a third
+                tx.insert(name, vec![int(9), int(9), text("new")])?;
+                tx.update(name, &[int(9)], &[("tag", int(10))])?;
+                tx.update(name, &[int(1)], &[("tag", int(50)), ("body", text("one"))])?;
+                tx.update(name, &[int(2)], &[("tag", int(1)), ("body", text("two"))])?;
+                tx.update(name, &[int(1)], &[("tag", int(2)), ("body", text("three"))])
+            })
+            .unwrap();
+        running.repair(&report).await.unwrap();
+        running.pass().await.unwrap();
+        assert_eq!(world.first.view().sorted_rows(name), world.second.view().sorted_rows(name), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_alone_takes_a_table_without_a_key() {
+    let (mut world, _) = world(1, true);
+    world.task.phases = Phases { schema: true, load: true, changes: false };
+    let mut running = world.start();
+    running.reach(Until::Stopped).await.unwrap();
+    world.assert_equal("loaded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_has_an_epoch_of_its_own() {
+    let (world, _) = world(1, false);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    let epoch = || async { memory::target(&world.second).lease(&world.task.name).await.unwrap().unwrap().epoch };
+    let first = epoch().await;
+    world.second.cut();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    assert!(epoch().await > first, "what the earlier attempt still has under way could take effect");
+}
+
+#[tokio::test(start_paused = true)]
+async fn huge_transactions_arrive_whole_whatever_the_memory() {
+    for seed in 0..200 {
+        let (mut world, mut users) = world(seed, false);
+        world.task.limits.memory = ByteCount(16 * 300);
+        world.options = SourceOptions { batch_changes: 2, stream_after: (seed % 2 == 0).then_some(3), ..SourceOptions::default() };
+        let mut running = world.start();
+        running.reach(Until::Consistent).await.unwrap();
+        for _ in 0..4 {
+            users.step(&world.first);
+            world
+                .first
+                .transaction(|tx| (100..130).try_for_each(|id| tx.insert(&accounts().name, vec![int(id), int(0), text("n")])))
+                .unwrap();
+            yields(seed as usize % 37).await;
+            if seed % 3 == 0 {
+                world.first.cut();
+            }
+            world.first.transaction(|tx| (100..130).try_for_each(|id| tx.delete(&accounts().name, &[int(id)]))).unwrap();
+        }
+        running.pass().await.unwrap();
+        world.assert_equal(&format!("seed {seed}"));
+        running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "open: a chunk over old rows is refused by a unique constraint"]
+async fn a_resync_takes_a_unique_value_from_a_row_that_is_gone() {
+    let (world, _) = world(1, false);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    running.stop().await.unwrap();
+    world.first.lose_position("godwit_shop");
+    world
+        .first
+        .transaction(|tx| {
+            tx.delete(&purses().name, &[text("p0")])?;
+            tx.insert(&purses().name, vec![text("p9"), int(0), int(0)])
+        })
+        .unwrap();
+    let mut running = world.job().resync();
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("after resync");
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "open: verify waits for a marker that strict replay cannot reach"]
+async fn a_conflict_can_be_repaired_without_a_resync() {
+    let (world, _) = world(1, false);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    world.second.transaction(|tx| tx.delete(&accounts().name, &[int(0)])).unwrap();
+    world.first.transaction(|tx| tx.update(&accounts().name, &[int(0)], &[("amount", int(5))])).unwrap();
+    let error = running.pass().await.unwrap_err();
+    assert!(error.is(&codes::CONFLICT), "{error:?}");
+    let mut running = world.start();
+    let report = running.verify().await.unwrap();
+    running.repair(&report).await.unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("after repair");
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "open: chunks of an inexact snapshot are upserts"]
+async fn append_without_an_exact_snapshot_overwrites_no_row() {
+    let (mut world, _) = world(1, false);
+    world.options = SourceOptions { exact_snapshot: false, ..SourceOptions::default() };
+    world.task.existing = Existing::Append;
+    world.second.create_table(accounts());
+    world.second.transaction(|tx| tx.insert(&accounts().name, vec![int(0), int(1), text("mine")])).unwrap();
+    let mut running = world.start();
+    let error = running.reach(Until::Consistent).await.unwrap_err();
+    assert!(error.is(&codes::KEY_EXISTS), "{error:?}");
+}
