@@ -65,7 +65,7 @@ codes! {
     VALUE_TOO_LARGE = 4008, Person, "a value exceeds the memory limit";
     SOURCE_BUDGET = 4009, Person, "the source's log reached its budget";
     KEY_EXISTS = 4010, Person, "a key that is loaded is already in the target";
-    LOAD_TORN = 4011, Person, "the copy of a table without a key was interrupted";
+    LOAD_TORN = 4011, Person, "a copy was interrupted and cannot be continued";
     // 5xxx
     STATE_LOST = 5001, Person, "the state of this task is not where it should be";
     STATE_OTHER = 5002, Input, "the state belongs to a task that differs";

@@ -170,7 +170,7 @@ fn complaint(group: &Group, applied: Applied) -> Error {
             Error::new(&codes::CONFLICT, format!("a change that {verb} {expected} row touched {touched}"))
                 .at(format!("target table {}", write.mapping.target))
                 .detail(format!("key ({}) = {}", write.mapping.key_targets().join(", "), key.unwrap_or_default()))
-                .remedy("someone else wrote to the target, or it lost rows: find out who, then make it equal again with `run --resync`")
+                .remedy("someone else wrote to the target, or it lost rows: find out who, mend it with `verify --repair`, then go on with `run`")
                 .effect("the transaction with this change was not applied, and none after it")
         }
         Applied::AsExpected => Error::internal("a write that went as expected was taken for a failure"),

@@ -69,6 +69,11 @@ impl Facts {
         self.json("tables", |json| json.get("tables")?.as_array()?.iter().map(table_from_json).collect())
     }
 
+    /// Whether target tables held rows before the task, and keep them.
+    pub fn is_beside_strangers(&self) -> Result<bool> {
+        Ok(self.json("existing", |json| json.get("with_rows")?.as_bool())?.unwrap_or(false))
+    }
+
     /// Target tables that were there before the task and keep their owner's structure. None: not decided yet.
     pub fn existing(&self) -> Result<Option<Vec<TableName>>> {
         self.json("existing", |json| {
@@ -142,9 +147,10 @@ pub(crate) fn tables_entry(tables: &[impl AsRef<Table>]) -> Entry {
     entry("tables", json!({"v": VERSION, "tables": tables}))
 }
 
-pub(crate) fn existing_entry(tables: &[TableName]) -> Entry {
+/// `with_rows`: rows were there that are not the source's, and stay.
+pub(crate) fn existing_entry(tables: &[TableName], with_rows: bool) -> Entry {
     let tables: Vec<Json> = tables.iter().map(|table| json!([table.schema, table.name])).collect();
-    entry("existing", json!({"v": VERSION, "tables": tables}))
+    entry("existing", json!({"v": VERSION, "tables": tables, "with_rows": with_rows}))
 }
 
 pub(crate) fn plan_entry(table: &TableName, plan: &Plan) -> Entry {

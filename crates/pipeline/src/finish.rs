@@ -28,12 +28,13 @@ impl Running {
         examine::verify(&*source, &*target, &routes, &mut Drain(self)).await
     }
 
-    /// Copies the rows that differ anew, in the apply's order; gives how many.
+    /// Copies the rows that differ anew, in the apply's order; gives how many. Without a key a row cannot be copied anew.
     pub async fn repair(&mut self, report: &VerifyReport) -> Result<u64> {
         let routes = self.job().routes().await?;
         self.reread(&routes, report).await?;
         self.reach(Until::Consistent).await?;
-        Ok(report.tables.iter().map(|table| table.differences.len() as u64).sum())
+        let keyed = report.tables.iter().flat_map(|table| &table.differences).filter(|difference| !difference.key.is_empty());
+        Ok(keyed.count() as u64)
     }
 
     /// Everything but the removal of what Godwit left: drains, moves sequences, makes what waited, verifies.

@@ -49,6 +49,14 @@ pub struct Job {
     pub life: fn(&Holder) -> Life,
 }
 
+/// What the first attempt does before it goes on.
+#[derive(Clone, Copy)]
+enum Beginning {
+    GoOn,
+    Anew,
+    Mend,
+}
+
 /// When a `run` is over by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
@@ -82,16 +90,21 @@ pub struct Running {
 
 impl Job {
     pub fn start(self) -> Running {
-        self.start_as(false)
+        self.start_as(Beginning::GoOn)
+    }
+
+    /// Goes on, but first looks for rows that differ and copies them anew: a way out of a conflict.
+    pub fn mend(self) -> Running {
+        self.start_as(Beginning::Mend)
     }
 
     /// Begins anew over a target that stays as it is and readable, and makes it equal again: a new P0, every row copied
     /// over the one that is there, what is not at the source any more deleted. Tables without a key are emptied first.
     pub fn resync(self) -> Running {
-        self.start_as(true)
+        self.start_as(Beginning::Anew)
     }
 
-    fn start_as(self, anew: bool) -> Running {
+    fn start_as(self, beginning: Beginning) -> Running {
         let job = Arc::new(self);
         let (status, receiver) = watch::channel(Status::default());
         let passages = Arc::new(Passages::default());
@@ -105,7 +118,7 @@ impl Job {
             again: again.clone(),
             tasks: TaskTracker::new(),
         };
-        let supervisor = AbortOnDropHandle::new(tokio::spawn(shared.supervise(anew)));
+        let supervisor = AbortOnDropHandle::new(tokio::spawn(shared.supervise(beginning)));
         Running { job, status: receiver, passages, stop, again, supervisor: Some(supervisor) }
     }
 }
@@ -237,12 +250,12 @@ struct Shared {
 }
 
 impl Shared {
-    async fn supervise(self, anew: bool) -> Result<()> {
+    async fn supervise(self, beginning: Beginning) -> Result<()> {
         let mut lease = None;
         let result = tokio::select! {
             biased;
             () = self.stop.cancelled() => Ok(()),
-            result = self.attempts(&mut lease, anew) => result,
+            result = self.attempts(&mut lease, beginning) => result,
         };
         self.quiet().await;
         if let Some(lease) = &lease
@@ -253,7 +266,7 @@ impl Shared {
         result
     }
 
-    async fn attempts(&self, lease: &mut Option<Lease>, mut anew: bool) -> Result<()> {
+    async fn attempts(&self, lease: &mut Option<Lease>, mut beginning: Beginning) -> Result<()> {
         let mut wait = FIRST_WAIT;
         loop {
             let began = Instant::now();
@@ -263,7 +276,7 @@ impl Shared {
                 status.consistent = false;
             });
             let error = tokio::select! {
-                done = self.attempt(lease, &mut anew) => match done {
+                done = self.attempt(lease, &mut beginning) => match done {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 },
@@ -291,7 +304,7 @@ impl Shared {
         self.tasks.reopen();
     }
 
-    async fn attempt(&self, lease: &mut Option<Lease>, anew: &mut bool) -> Result<()> {
+    async fn attempt(&self, lease: &mut Option<Lease>, beginning: &mut Beginning) -> Result<()> {
         let Job { task, target, holder, life, .. } = &*self.job;
         target.install().await?;
         let (taken, record) = match lease {
@@ -302,10 +315,12 @@ impl Shared {
         self.status.send_modify(|status| status.lease = Some(taken.clone()));
         *lease = Some(taken);
         let lease = lease.as_ref().expect("taken or resumed just now");
-        if *anew {
-            self.begin_anew(lease).await?;
-            *anew = false;
+        match beginning {
+            Beginning::GoOn => {}
+            Beginning::Anew => self.begin_anew(lease).await?,
+            Beginning::Mend => self.begin_to_mend(lease).await?,
         }
+        *beginning = Beginning::GoOn;
         tokio::select! {
             biased;
             lost = tenure::keep(&**target, lease) => Err(lost),
@@ -318,6 +333,17 @@ impl Shared {
         let facts = Facts::from_entries(target.ledger(&task.name).await?);
         storage.wipe().await?;
         target.record(lease, &facts.begin_anew()).await
+    }
+
+    /// Opens a convergent window that ends with a sweep. A task that is still loading needs none.
+    async fn begin_to_mend(&self, lease: &Lease) -> Result<()> {
+        let Job { task, target, .. } = &*self.job;
+        let facts = Facts::from_entries(target.ledger(&task.name).await?);
+        if !facts.is_done("loaded") {
+            return Ok(());
+        }
+        let marker = facts::marker_entry(&new_marker(&origin(task)));
+        target.record(lease, &[facts::done_entry("inexact"), facts::done_entry("resync"), marker, facts::removal("passed")]).await
     }
 
     async fn work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
@@ -412,8 +438,7 @@ impl Shared {
         if setup.task.phases.load {
             self.phase(Phase::Load);
             empty_keyless(setup, facts, routes).await?;
-            let over_old_rows = facts.is_done("resync");
-            self.loader(setup.lease, routes, over_old_rows).run(facts, exact).await?;
+            self.loader(setup.lease, routes, facts)?.run(facts, exact).await?;
         } else {
             // rows came another way, from some moment around P0
             setup.record(facts, vec![facts::done_entry("inexact")]).await?;
@@ -433,7 +458,7 @@ impl Shared {
                 true => None,
                 false => Some(setup.source.snapshot().await?),
             };
-            self.loader(setup.lease, routes, facts.is_done("resync")).run(facts, exact).await?;
+            self.loader(setup.lease, routes, facts)?.run(facts, exact).await?;
             setup.record(facts, vec![facts::done_entry("loaded")]).await?;
         }
         setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
@@ -495,22 +520,23 @@ impl Shared {
         setup.target.set_sequences(setup.lease, &values).await
     }
 
-    fn loader(&self, lease: &Lease, routes: &[Route], over_old_rows: bool) -> Loader {
+    fn loader(&self, lease: &Lease, routes: &[Route], facts: &Facts) -> Result<Loader> {
         let Job { task, source, target, observer, .. } = &*self.job;
         let mut routes = routes.to_vec();
         routes.sort_by_key(|route| std::cmp::Reverse(route.table.estimated_bytes));
-        Loader {
+        Ok(Loader {
             source: source.clone(),
             target: target.clone(),
             lease: lease.clone(),
             routes,
             workers: task.limits.source_connections.min(task.limits.target_connections).max(1),
             snapshot_age: task.limits.snapshot_age,
-            over_old_rows,
+            over_old_rows: facts.is_done("resync"),
+            beside_strangers: facts.is_beside_strangers()?,
             tasks: self.tasks.clone(),
             native: source.capabilities().dialect == target.capabilities().dialect,
             observer: observer.clone(),
-        }
+        })
     }
 
     fn replay(&self, lease: &Lease, routes: Vec<Route>, log: Arc<dyn ChangeLog>) -> Replay {

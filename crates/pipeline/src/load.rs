@@ -40,6 +40,8 @@ pub(crate) struct Loader {
     pub native: bool,
     /// Rows may be there already, from before.
     pub over_old_rows: bool,
+    /// Rows that are not the source's are there and stay: only inserts from one exact snapshot leave them alone.
+    pub beside_strangers: bool,
     pub tasks: TaskTracker,
     pub observer: Arc<dyn Observer>,
 }
@@ -147,11 +149,20 @@ impl Loader {
         Ok(jobs(route, &plan, &all))
     }
 
+    /// A chunk over old rows may meet one whose unique value has moved to another key since: then the old rows must go.
+    fn is_blocked(&self, error: &Error) -> bool {
+        self.over_old_rows && [&codes::KEY_EXISTS, &codes::CONFLICT].into_iter().any(|code| error.is(code))
+    }
+
     async fn make_plan(&self, facts: &mut Facts, route: &Route, view: &Mutex<View>, generation: u64) -> Result<Plan> {
         let snapshot = view.lock().await.snapshot.clone();
         let plan = Plan { generation, chunks: snapshot.plan(&route.table, CHUNK_BYTES).await? };
         let entry = facts::plan_entry(&route.table.name, &plan);
-        self.target.record(&self.lease, std::slice::from_ref(&entry)).await?;
+        if generation > 1 && self.over_old_rows {
+            self.target.empty(&self.lease, std::slice::from_ref(&route.mapping.target), false, &entry).await?;
+        } else {
+            self.target.record(&self.lease, std::slice::from_ref(&entry)).await?;
+        }
         facts.apply(&[entry]);
         failpoint("load.plan.recorded");
         let estimated_rows = plan.chunks.iter().map(|chunk| chunk.estimated_rows).sum();
@@ -191,7 +202,11 @@ impl Loader {
         let mode = if fresh || !mapping.has_key() { ChunkMode::Insert } else { ChunkMode::Upsert };
         let done = facts::chunk_entry(&job.route.table.name, job.generation, job.number, job.chunk.estimated_rows);
         failpoint("load.chunk.written");
-        let written = self.target.write_chunk(&self.lease, &ChunkWrite { mapping, mode, done: &done }, rows.as_mut()).await?;
+        let write = ChunkWrite { mapping, mode, done: &done };
+        let written = match self.target.write_chunk(&self.lease, &write, rows.as_mut()).await {
+            Err(error) if self.is_blocked(&error) => ChunkWritten::Stale,
+            written => written?,
+        };
         failpoint("load.chunk.committed");
         if let ChunkWritten::Written { rows } = written {
             self.observer.event(Event::ChunkLoaded { table: job.route.table.name.clone(), rows });
@@ -202,7 +217,7 @@ impl Loader {
     /// The snapshot to read from, renewed when it is too old.
     async fn snapshot(&self, view: &Mutex<View>, may_renew: bool) -> Result<Arc<dyn Snapshot>> {
         let mut view = view.lock().await;
-        if may_renew && view.snapshot.taken_at().elapsed() > self.snapshot_age {
+        if may_renew && !self.beside_strangers && view.snapshot.taken_at().elapsed() > self.snapshot_age {
             self.renew(&mut view).await?;
         }
         Ok(view.snapshot.clone())
@@ -215,6 +230,12 @@ impl Loader {
 
     /// Recorded before the first row of an inexact snapshot is written.
     async fn note_exactness(&self, view: &mut View) -> Result<()> {
+        if !view.snapshot.is_exact() && self.beside_strangers {
+            return Err(Error::new(&codes::LOAD_TORN, "a copy beside rows that were there before cannot be continued")
+                .at("target.existing: append")
+                .remedy("what was copied can no longer be told from what was there: restore the target's tables and begin anew (`clean`, `run`)")
+                .effect("what was copied so far stays in the target"));
+        }
         if !view.snapshot.is_exact() && !view.inexact {
             self.target.record(&self.lease, &[facts::done_entry("inexact")]).await?;
             view.inexact = true;

@@ -104,7 +104,8 @@ impl Setup<'_> {
         let policy = self.task.existing;
         judge_existing(policy, &present)?;
         let kept = if policy == Existing::Replace { Vec::new() } else { there.clone() };
-        let done = facts::existing_entry(&kept);
+        let with_rows = policy == Existing::Append && present.iter().any(|present| present.has_rows);
+        let done = facts::existing_entry(&kept, with_rows);
         match policy {
             Existing::Truncate | Existing::Replace if !there.is_empty() => {
                 self.target.empty(self.lease, &there, policy == Existing::Replace, &done).await?;

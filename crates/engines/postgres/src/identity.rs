@@ -14,20 +14,20 @@ pub(crate) fn before_connecting(endpoint: &EndpointConfig) -> Capabilities {
     Capabilities { dialect: DIALECT, identity: format!("{}:{port}/{}", endpoint.host, endpoint.database), version: "PostgreSQL".to_owned() }
 }
 
-/// The cluster's system identifier and the database's number, which no two databases share, whatever address leads to
-/// them; without the right to read the former, the server's own address and start.
+/// What no two databases share, whatever address leads to them: the cluster's system identifier (where the role may read
+/// it), when its server started, and the database's number. The start tells a server from a copy of it, which has the
+/// same identifier and numbers; it changes, so an identity says nothing beyond this process.
 pub(crate) async fn ask(client: &Client) -> Result<Capabilities> {
     let sql = "SELECT current_setting('server_version'),
-        (SELECT oid::text FROM pg_database WHERE datname = current_database()),
-        coalesce(host(inet_server_addr()), 'local') || ':' || coalesce(inet_server_port()::text, '') || ' since ' || extract(epoch FROM pg_postmaster_start_time())::text,
+        extract(epoch FROM pg_postmaster_start_time())::text || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()),
         has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
     let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
-    let (version, database, address): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-    let system = if row.get(3) {
+    let (version, database): (String, String) = (row.get(0), row.get(1));
+    let system = if row.get(2) {
         let sql = "SELECT system_identifier::text FROM pg_control_system()";
         client.query_one(sql, &[]).await.map_err(error::from_server)?.get(0)
     } else {
-        address
+        String::new()
     };
     Ok(Capabilities { dialect: DIALECT, identity: format!("{system}/{database}"), version: format!("PostgreSQL {version}") })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use godwit_model::Result;
-use godwit_pipeline::Running;
+use godwit_pipeline::{Job, Running};
 use godwit_store::StateFolder;
 
 use crate::progress::Watch;
@@ -20,9 +20,18 @@ pub struct Alone {
 
 impl Alone {
     pub async fn begin(stores: &Stores, path: &Path, watch: &Watch) -> Result<Alone> {
+        Self::begin_as(stores, path, watch, Job::start).await
+    }
+
+    /// As `begin`, but rows that differ are copied anew before anything else: a way out of a conflict.
+    pub async fn mend(stores: &Stores, path: &Path, watch: &Watch) -> Result<Alone> {
+        Self::begin_as(stores, path, watch, Job::mend).await
+    }
+
+    async fn begin_as(stores: &Stores, path: &Path, watch: &Watch, start: fn(Job) -> Running) -> Result<Alone> {
         stores.require_begun().await?;
         let folder = state::open(stores, path).await?;
-        let running = stores.job(&folder, watch.observer()).start();
+        let running = start(stores.job(&folder, watch.observer()));
         Ok(Alone { running, folder })
     }
 

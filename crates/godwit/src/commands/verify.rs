@@ -1,6 +1,6 @@
 //! `godwit verify`: both sides compared while they live.
 
-use godwit_model::Result;
+use godwit_model::{Result, codes};
 
 use super::alone::Alone;
 use super::run::warn;
@@ -22,7 +22,15 @@ pub async fn verify(args: Verify, output: Output) -> Result<Answer> {
         return signals.or(live.ask(&stores, Command::Verify { repair: args.repair }, &watch)).await;
     }
     let alone = signals.or(Alone::begin(&stores, &path, &watch)).await?;
-    let (alone, answer) = alone.ask(&mut signals, async |running| work::verify(running, args.repair).await).await?;
+    let asked = alone.ask(&mut signals, async |running| work::verify(running, args.repair).await).await;
+    let (alone, answer) = match asked {
+        // the target cannot follow any further: what differs must be mended before both sides can be compared
+        Err(error) if args.repair && error.is(&codes::CONFLICT) => {
+            let alone = signals.or(Alone::mend(&stores, &path, &watch)).await?;
+            alone.ask(&mut signals, async |running| work::verify(running, true).await).await?
+        }
+        asked => asked?,
+    };
     alone.stop(&mut signals).await?;
     Ok(answer)
 }

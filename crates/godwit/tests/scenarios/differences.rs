@@ -7,8 +7,10 @@ const TABLES: [&str; 2] = ["SELECT id, name FROM item", "SELECT code, amount FRO
 on_every_engine!(planted_differences_are_found_and_mended, a_lost_position_is_mended_in_place);
 
 fn given(pair: &Pair) {
-    pair.source
-        .run(&["CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)", "CREATE TABLE bill (code TEXT NOT NULL PRIMARY KEY, amount INTEGER)"]);
+    pair.source.run(&[
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)",
+        "CREATE TABLE bill (code TEXT NOT NULL PRIMARY KEY, amount INTEGER)",
+    ]);
     let items: Vec<String> = (1..=500).map(|id| format!("({id}, 'item {id}')")).collect();
     let bills: Vec<String> = (1..=500).map(|id| format!("('bill {id}', {id})")).collect();
     pair.source.run(&[&format!("INSERT INTO item VALUES {}", items.join(", ")), &format!("INSERT INTO bill VALUES {}", bills.join(", "))]);

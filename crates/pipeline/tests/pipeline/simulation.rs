@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use godwit_model::Event;
+use godwit_model::{ByteCount, Event};
 use godwit_pipeline::{Running, Until};
 use godwit_testkit::memory::{LostCommit, SourceOptions};
 
@@ -53,6 +53,10 @@ async fn history(seed: u64) {
         batch_changes: random.usize(1..5),
         idle: true,
     };
+    if random.bool() {
+        // every other transaction is handed over in parts
+        world.task.limits.memory = ByteCount(5_000);
+    }
     world.first.create_table(accounts());
     world.first.create_table(purses());
     if keyless {
@@ -68,14 +72,6 @@ async fn history(seed: u64) {
         _ => Ok(()),
     });
 
-    {
-        let recorder = world.recorder.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(3500)).await;
-            let events = recorder.events();
-            eprintln!("the last events: {:#?}", &events[events.len().saturating_sub(30)..]);
-        });
-    }
     let mut running = world.start();
     let mut seen = 0;
     for _ in 0..random.usize(5..40) {
