@@ -6,8 +6,9 @@ use godwit_model::{Error, Lease, Phase, Result, Stage, Table, TableName, Trace, 
 
 use crate::examine::{self, Settle, VerifyReport};
 use crate::facts::{self, Facts};
-use crate::job::{Job, Running, Until};
+use crate::job::Job;
 use crate::load::Route;
+use crate::running::{Running, Until};
 use crate::setup::{self, Setup};
 use crate::tenure;
 

@@ -30,11 +30,13 @@ mod upkeep;
 mod examine;
 mod finish;
 mod job;
+mod running;
 mod survey;
 
 pub use examine::{Difference, DifferenceKind, TableReport, VerifyReport};
 pub use holder::{life_of, this_process};
-pub use job::{Job, Running, Status, Until};
+pub use job::Job;
+pub use running::{Running, Status, Until};
 pub use storage::{FolderStorage, Storage};
 pub use survey::{CheckReport, PlanReport, Survey};
 pub use tenure::Life;

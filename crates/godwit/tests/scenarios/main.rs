@@ -12,6 +12,8 @@ mod store;
 mod changes;
 mod differences;
 mod existing;
+// release builds have none
+#[cfg(debug_assertions)]
 mod failpoints;
 mod full_disk;
 mod holders;

@@ -1,0 +1,162 @@
+//! A task at work, seen from outside: what can be waited for, asked and ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use godwit_model::{Entry, Error, Lease, Phase, Result, codes};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::coalesce::Reread;
+use crate::examine::VerifyReport;
+use crate::facts;
+use crate::job::{Job, origin};
+use crate::load::Route;
+use crate::passages::Passages;
+use crate::replay::{MARK_AGAIN, new_marker};
+use crate::reread;
+
+/// A target this little behind is caught up.
+const CAUGHT_UP: Duration = Duration::from_secs(1);
+
+/// When a `run` is over by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Stopped,
+    Consistent,
+    CaughtUp,
+}
+
+/// What can be seen of a running task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Counts attempts; `consistent` speaks of the present one.
+    pub attempt: u64,
+    pub phase: Option<Phase>,
+    pub consistent: bool,
+    /// The task only loads, and the load is complete.
+    pub loaded: bool,
+    pub lease: Option<Lease>,
+}
+
+/// A task at work in the background. Dropping it ends the work where it stands, as a crash would.
+pub struct Running {
+    pub(crate) job: Arc<Job>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) passages: Arc<Passages>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) again: Arc<Notify>,
+    /// None: it has said why it ended.
+    pub(crate) supervisor: Option<AbortOnDropHandle<Result<()>>>,
+}
+
+impl Running {
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Whether the work has ended, by itself or by an error.
+    pub fn is_over(&self) -> bool {
+        self.supervisor.as_ref().is_none_or(AbortOnDropHandle::is_finished)
+    }
+
+    /// Waits for the goal, or for the error that ends the task before. Safe to drop.
+    pub async fn reach(&mut self, until: Until) -> Result<()> {
+        let reached = |status: &Status| match until {
+            Until::Stopped => status.loaded,
+            Until::Consistent | Until::CaughtUp => status.consistent || status.loaded,
+        };
+        self.wait(reached).await?;
+        if until != Until::CaughtUp || self.status().loaded {
+            return Ok(());
+        }
+        loop {
+            let began = Instant::now();
+            self.pass().await?;
+            if began.elapsed() < CAUGHT_UP {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn wait(&mut self, reached: impl Fn(&Status) -> bool) -> Result<()> {
+        let mut status = self.status.clone();
+        let met = async { status.wait_for(|status| reached(status)).await.is_ok() };
+        tokio::select! {
+            biased;
+            // the last status outlives the supervisor: what was reached stays reached
+            met = met => if met { Ok(()) } else { Err(self.ended().await) },
+            ended = self.ended() => Err(ended),
+        }
+    }
+
+    /// Why the work is over. The reason is given once.
+    async fn ended(&mut self) -> Error {
+        let over = || Error::new(&codes::INTERRUPTED, "the task is over");
+        let Some(supervisor) = &mut self.supervisor else { return over() };
+        let done = supervisor.await;
+        self.supervisor = None;
+        match done {
+            Ok(Ok(())) => over(),
+            Ok(Err(error)) => error,
+            Err(panic) => died(panic),
+        }
+    }
+
+    /// Waits until everything that users committed at the source before this call is durable in the target.
+    pub async fn pass(&mut self) -> Result<()> {
+        // a task that only loads has nothing under way
+        if !self.job.task.phases.changes {
+            return Ok(());
+        }
+        loop {
+            let marker = new_marker(&origin(&self.job.task));
+            let mut passed = self.passages.expect(marker.clone());
+            match self.job.source.mark(&marker).await {
+                Err(error) if !error.is_transient() => return Err(error),
+                _ => {}
+            }
+            tokio::select! {
+                Ok(()) = &mut passed => return Ok(()),
+                ended = self.ended() => return Err(ended),
+                () = tokio::time::sleep(MARK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Puts what a report found on the re-read list and begins a convergent window over it.
+    pub(crate) async fn reread(&mut self, routes: &[Route], report: &VerifyReport) -> Result<()> {
+        let mut list = Vec::new();
+        for table in &report.tables {
+            let Some(route) = routes.iter().find(|route| route.table.name == table.source) else { continue };
+            let keys = table.differences.iter().filter(|difference| !difference.key.is_empty());
+            list.extend(keys.map(|difference| Reread { mapping: route.mapping.clone(), key: difference.key.clone() }));
+        }
+        let lease = self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))?;
+        let marker = new_marker(&origin(&self.job.task));
+        let mut entries: Vec<Entry> = reread::entry(&list).into_iter().collect();
+        entries.extend([facts::marker_entry(&marker), facts::done_entry("inexact"), facts::removal("passed")]);
+        self.job.target.record(&lease, &entries).await?;
+        let before = self.status().attempt;
+        self.again.notify_one();
+        self.wait(|status| status.attempt > before).await
+    }
+
+    /// Ends the work and gives the lease back. The error that had ended it before, if any.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        match self.supervisor {
+            Some(supervisor) => supervisor.await.map_err(died)?,
+            None => Ok(()),
+        }
+    }
+}
+
+fn died(error: tokio::task::JoinError) -> Error {
+    Error::internal("the task's supervisor died").caused_by(error)
+}
