@@ -53,10 +53,6 @@ pub enum Event {
         table: TableName,
         rows: u64,
     },
-    TableLoaded {
-        table: TableName,
-        rows: u64,
-    },
     /// A schema step was done: `INDEX public.orders_created_idx`.
     SchemaStep {
         id: String,

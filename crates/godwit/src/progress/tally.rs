@@ -68,8 +68,6 @@ impl Tally {
                 Some(told)
             }
             Event::ChunkLoaded { table, rows } => self.chunk(table, rows),
-            // told with its last chunk
-            Event::TableLoaded { .. } => None,
             Event::SchemaStep { id } => Some(Happening::SchemaStep { step: id }),
             Event::Consistent => {
                 self.changes.consistent = true;
@@ -88,10 +86,7 @@ impl Tally {
                 self.timing(stage, changes, took);
                 None
             }
-            Event::Retrying { what, wait } => {
-                self.changes.consistent = false;
-                Some(Happening::Retrying { what, wait_ms: milliseconds(wait) })
-            }
+            Event::Retrying { what, wait } => Some(Happening::Retrying { what, wait_ms: milliseconds(wait) }),
             Event::Note(text) => Some(Happening::Note { text }),
             Event::Warning(text) => Some(Happening::Warning { text }),
         }
