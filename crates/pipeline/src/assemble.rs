@@ -15,6 +15,9 @@ use crate::routes::Routes;
 /// Transactions in one group, at most: bounds the time a single-row fallback may take.
 const MOST_TRANSACTIONS: usize = 10_000;
 
+/// The age of a group without any transaction.
+const NOTHING_WAITS: Micros = Micros(i64::MAX);
+
 /// Changes of one transaction, each with where it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
@@ -114,7 +117,7 @@ impl Assembler {
                 self.open = None;
                 self.abandoned = std::mem::take(&mut self.handed_over);
             }
-            Record::Progress { .. } => {}
+            Record::Progress { position } => self.progress(sequence, position),
         }
         Ok(())
     }
@@ -144,6 +147,25 @@ impl Assembler {
         }
     }
 
+    /// The checkpoint follows an idle source: whoever goes on without this change log begins there, and finds what was
+    /// acknowledged since neither here nor at the source.
+    fn progress(&mut self, sequence: Sequence, position: &Position) {
+        if self.open.is_some() {
+            return;
+        }
+        let end = self.end.get_or_insert_with(|| End {
+            position: position.clone(),
+            sequence,
+            entries: Vec::new(),
+            markers: Vec::new(),
+            transactions: 0,
+            changes: 0,
+            oldest: NOTHING_WAITS,
+        });
+        end.position = position.clone();
+        end.sequence = sequence;
+    }
+
     fn part(&mut self) -> Result<&mut Part> {
         self.open
             .as_mut()
@@ -167,7 +189,7 @@ impl Assembler {
         let Some(mut part) = self.open.take() else { return Ok(()) };
         let before = self.end.take();
         let (mut entries, mut markers, transactions, changes, oldest) = match before {
-            Some(end) => (end.entries, end.markers, end.transactions, end.changes, end.oldest),
+            Some(end) => (end.entries, end.markers, end.transactions, end.changes, end.oldest.min(time)),
             None => (Vec::new(), Vec::new(), 0, 0, time),
         };
         self.cut = !part.markers.is_empty() || self.handed_over;

@@ -231,7 +231,7 @@ impl Writer<'_> {
     async fn write(&mut self, mut prepared: Prepared, facts: &mut Facts) -> Result<bool> {
         let started = Instant::now();
         apply::write(self.applier.as_mut(), &mut prepared).await?;
-        let grew = self.reread.add(std::mem::take(&mut prepared.reread));
+        self.reread.add(std::mem::take(&mut prepared.reread));
         self.inside = prepared.end.is_none();
         let Some(end) = prepared.end.take() else { return Ok(false) };
         self.timing(PipelineStage::Applied, end.changes, started);
@@ -241,15 +241,14 @@ impl Writer<'_> {
         if again {
             entries.extend(self.read_again().await?);
         } else {
-            if grew {
-                entries.extend(reread::entry(self.reread.keys()));
-            }
+            entries.extend(self.reread.unsaved());
             if met {
                 entries.extend([facts::done_entry("passed"), facts::removal("p1"), facts::removal("reread")]);
             }
         }
         self.commit(&end, &entries).await?;
         facts.apply(&entries);
+        self.reread.saved();
         if met || !end.markers.is_empty() || self.last_durable.elapsed() > DURABLE_EVERY {
             self.make_durable().await?;
             self.replay.passages.passed(&end.markers);

@@ -25,18 +25,28 @@ pub(crate) struct List {
     keys: Vec<Reread>,
     /// Table (by the address of its mapping) and key.
     listed: HashSet<(usize, KeyBytes)>,
+    /// Keys came that are not in the ledger. A transaction handed over in parts adds some long before its end is committed.
+    unsaved: bool,
 }
 
 impl List {
-    /// Says whether the list grew.
-    pub fn add(&mut self, keys: Vec<Reread>) -> bool {
-        let before = self.keys.len();
+    pub fn add(&mut self, keys: Vec<Reread>) {
         for again in keys {
             if self.listed.insert((Arc::as_ptr(&again.mapping) as usize, key_bytes(&again.key))) {
                 self.keys.push(again);
+                self.unsaved = true;
             }
         }
-        self.keys.len() > before
+    }
+
+    /// What the next commit must write to the ledger, if anything.
+    pub fn unsaved(&self) -> Option<Entry> {
+        self.unsaved.then(|| entry(&self.keys)).flatten()
+    }
+
+    /// The commit is done.
+    pub fn saved(&mut self) {
+        self.unsaved = false;
     }
 
     pub fn keys(&self) -> &[Reread] {
@@ -52,8 +62,7 @@ impl List {
     }
 
     pub fn clear(&mut self) {
-        self.keys.clear();
-        self.listed.clear();
+        *self = List::default();
     }
 }
 
@@ -85,6 +94,7 @@ pub(crate) fn from_facts(known: &Facts, routes: &[Route]) -> Result<List> {
     }
     let mut list = List::default();
     list.add(keys);
+    list.saved();
     Ok(list)
 }
 
@@ -130,4 +140,35 @@ fn absent(mapping: &TableMapping, keys: &RowBatch, rows: &RowBatch) -> RowBatch 
     let mut gone = RowBatch::new(keys.stride());
     keys.rows().filter(|key| !there.contains(&key_bytes(key))).for_each(|key| gone.push(key.iter().cloned()));
     gone
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_model::{ColumnMapping, TableName, Value};
+
+    use super::*;
+
+    #[test]
+    fn keys_of_a_part_without_an_end_are_saved_by_the_commit_that_follows() {
+        let name = TableName::new("s", "t");
+        let column = ColumnMapping { source: "id".into(), target: "id".into(), type_name: "int".into() };
+        let mapping = TableMapping {
+            source: name.clone(),
+            target: name,
+            columns: vec![column],
+            key: vec![0],
+            key_is_exact: true,
+            has_uniques: false,
+        };
+        let key = Reread { mapping: Arc::new(mapping), key: vec![Value::Int(1)] };
+        let mut list = List::default();
+        list.add(vec![key.clone()]);
+        // the last part of the transaction brings nothing new
+        list.add(vec![]);
+        list.add(vec![key]);
+        assert_eq!(list.unsaved(), entry(list.keys()));
+        list.saved();
+        assert_eq!(list.unsaved(), None);
+        assert_eq!(list.keys().len(), 1);
+    }
 }

@@ -177,7 +177,8 @@ impl Report {
         };
         format!(
             "# Benchmarks\n\n`{command}` wrote this page. Godwit and its peers alternate in one run on the same two private servers \
-             (fsync on, {settings}); each figure is the median of {ROUNDS} rounds, and after each work both sides are compared row by row. \
+             (fsync on, {settings}); each figure is the median of {ROUNDS} rounds (delays: the quantile over all of them), and after each work \
+             Godwit's target is compared with the source by the count and the hashes of all rows. \
              A ratio above 1 says that Godwit is faster. What is timed, from where to where, is said in `xtask/src/bench`.\n\n\
              - Machine: {}; servers, Godwit and peers share it.\n- Versions: {}.\n- {company}\n- The run took {} minutes.\n",
             self.machine,

@@ -155,3 +155,27 @@ async fn a_target_table_with_rows_is_refused_and_left_alone() {
     running.reach(Until::Consistent).await.unwrap();
     world.assert_equal("after truncate");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_task_goes_on_without_its_state_folder() {
+    let (mut world, _) = world();
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    let before = world.second.view().checkpoint(&world.task.name).unwrap();
+    // what the task does not follow moves the source's log on
+    let other = memory::TableSpec::new("shop", "other").column("id", "int").key(&["id"]);
+    let name = other.name.clone();
+    world.first.create_table(other);
+    world.first.transaction(|tx| tx.insert(&name, vec![int(1)])).unwrap();
+    while world.second.view().checkpoint(&world.task.name).unwrap().position == before.position {
+        tokio::task::yield_now().await;
+    }
+    running.stop().await.unwrap();
+
+    world.storage = World::new(2).storage;
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    world.first.transaction(|tx| tx.insert(&events().name, vec![text("later"), int(1)])).unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("without the old state");
+}

@@ -36,6 +36,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_QUESTIONS: u32 = 10;
 /// Questions further apart than this are not of that kind.
 const WITHOUT_A_PAUSE: Duration = Duration::from_secs(1);
+/// What a busy stream gathers for before it is read again: far below what anyone sees as lag.
+const GATHERING: Duration = Duration::from_millis(1);
+/// A read of this size has gathered enough: a large transaction is read as fast as it comes.
+const SMALL_READ: usize = 16 << 10;
+const PACE_WINDOW: Duration = Duration::from_millis(10);
+/// Messages in one window from which on a stream is busy; a transaction is at least three.
+const BUSY_MESSAGES: f64 = 60.0;
 /// Most packets in the queue; bytes are what bounds it, this only keeps many tiny packets from outgrowing them.
 const MOST_PACKETS: usize = 256;
 
@@ -130,13 +137,37 @@ enum End {
 }
 
 async fn relay(server: &mut Server, queue: &Queue) -> Result<(), End> {
+    let mut pace = Pace { since: Instant::now(), messages: 0, busy: false };
     loop {
         let (messages, weight) = server.receive().await.map_err(End::Failed)?;
         if messages.is_empty() {
             continue;
         }
+        pace.count(messages.len());
         let pushed = server.while_waiting(queue.push(messages, weight)).await.map_err(End::Failed)?;
         pushed.map_err(|Gone| End::Gone)?;
+        if pace.busy && weight < SMALL_READ {
+            server.while_waiting(tokio::time::sleep(GATHERING)).await.map_err(End::Failed)?;
+        }
+    }
+}
+
+/// How fast messages come. The server sends each on its own, and each read wakes several threads here and slows the
+/// server's send; a stream that is busy is therefore let gather for a moment, a slow one is read at once.
+struct Pace {
+    since: Instant,
+    messages: usize,
+    busy: bool,
+}
+
+impl Pace {
+    fn count(&mut self, messages: usize) {
+        self.messages += messages;
+        let passed = self.since.elapsed();
+        if passed >= PACE_WINDOW {
+            let windows = passed.as_secs_f64() / PACE_WINDOW.as_secs_f64();
+            *self = Pace { since: Instant::now(), messages: 0, busy: self.messages as f64 >= BUSY_MESSAGES * windows };
+        }
     }
 }
 
