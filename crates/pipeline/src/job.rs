@@ -390,6 +390,7 @@ impl Shared {
             snapshot_age: task.limits.snapshot_age,
             over_old_rows: facts.is_done("resync"),
             beside_strangers: facts.is_beside_strangers()?,
+            alone: !task.phases.changes,
             tasks: self.tasks.clone(),
             native: source.capabilities().dialect == target.capabilities().dialect,
             observer: observer.clone(),

@@ -40,8 +40,10 @@ pub(crate) struct Loader {
     pub native: bool,
     /// Rows may be there already, from before.
     pub over_old_rows: bool,
-    /// Rows that are not the source's are there and stay: only inserts from one exact snapshot leave them alone.
+    /// Rows that are not the source's are there and stay: only inserts leave them alone.
     pub beside_strangers: bool,
+    /// Nothing is replayed over this copy: any one snapshot is as good as an exact one.
+    pub alone: bool,
     pub tasks: TaskTracker,
     pub observer: Arc<dyn Observer>,
 }
@@ -49,6 +51,8 @@ pub(crate) struct Loader {
 /// The snapshot in use; replaced when it grows too old.
 struct View {
     snapshot: Arc<dyn Snapshot>,
+    /// Every row so far came from this one, and no change is replayed from before it: chunks are plain inserts.
+    fresh: bool,
     /// The fact `inexact` is recorded.
     inexact: bool,
 }
@@ -68,6 +72,7 @@ impl Loader {
     /// table is durable in the target.
     pub async fn run(self, facts: &mut Facts, exact: Option<Box<dyn Snapshot>>) -> Result<()> {
         let loader = Arc::new(self);
+        let given = exact.is_some();
         let snapshot = match exact {
             Some(snapshot) => snapshot,
             None => {
@@ -75,7 +80,8 @@ impl Loader {
                 loader.source.snapshot().await?
             }
         };
-        let mut view = View { snapshot: Arc::from(snapshot), inexact: facts.is_done("inexact") };
+        let fresh = given && (snapshot.is_exact() || loader.alone);
+        let mut view = View { snapshot: Arc::from(snapshot), fresh, inexact: facts.is_done("inexact") };
         loader.note_exactness(&mut view).await?;
         failpoint("load.snapshot.opened");
         let view = Arc::new(Mutex::new(view));
@@ -194,12 +200,12 @@ impl Loader {
     }
 
     async fn copy(&self, job: &Job, view: &Mutex<View>) -> Result<ChunkWritten> {
-        let snapshot = self.snapshot(view, job.route.mapping.has_key()).await?;
+        let (snapshot, fresh) = self.snapshot(view, job.route.mapping.has_key()).await?;
         let mapping = &*job.route.mapping;
         let spec = ReadSpec { mapping, chunk: &job.chunk, native: self.native, block_bytes: BLOCK_BYTES };
         let mut rows = snapshot.read(&spec).await?;
-        let fresh = snapshot.is_exact() && job.generation == 1 && !self.over_old_rows;
-        let mode = if fresh || !mapping.has_key() { ChunkMode::Insert } else { ChunkMode::Upsert };
+        let new = fresh && job.generation == 1 && !self.over_old_rows;
+        let mode = if new || !mapping.has_key() { ChunkMode::Insert } else { ChunkMode::Upsert };
         let done = facts::chunk_entry(&job.route.table.name, job.generation, job.number, job.chunk.estimated_rows);
         failpoint("load.chunk.written");
         let write = ChunkWrite { mapping, mode, done: &done };
@@ -214,23 +220,24 @@ impl Loader {
         Ok(written)
     }
 
-    /// The snapshot to read from, renewed when it is too old.
-    async fn snapshot(&self, view: &Mutex<View>, may_renew: bool) -> Result<Arc<dyn Snapshot>> {
+    /// The snapshot to read from and whether it is fresh, renewed when it is too old.
+    async fn snapshot(&self, view: &Mutex<View>, may_renew: bool) -> Result<(Arc<dyn Snapshot>, bool)> {
         let mut view = view.lock().await;
         if may_renew && !self.beside_strangers && view.snapshot.taken_at().elapsed() > self.snapshot_age {
             self.renew(&mut view).await?;
         }
-        Ok(view.snapshot.clone())
+        Ok((view.snapshot.clone(), view.fresh))
     }
 
     async fn renew(&self, view: &mut View) -> Result<()> {
         view.snapshot = Arc::from(self.source.snapshot().await?);
+        view.fresh = false;
         self.note_exactness(view).await
     }
 
     /// Recorded before the first row of an inexact snapshot is written.
     async fn note_exactness(&self, view: &mut View) -> Result<()> {
-        if !view.snapshot.is_exact() && self.beside_strangers {
+        if !view.fresh && self.beside_strangers {
             return Err(Error::new(&codes::LOAD_TORN, "a copy beside rows that were there before cannot be continued")
                 .at("target.existing: append")
                 .remedy("what was copied can no longer be told from what was there: restore the target's tables and begin anew (`clean`, `run`)")

@@ -179,6 +179,31 @@ async fn a_load_alone_takes_a_table_without_a_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_load_alone_beside_other_rows_keeps_them_and_stops_at_a_key_that_is_there() {
+    let (mut world, _) = world(1, false);
+    world.task.phases = Phases { schema: true, load: true, changes: false };
+    world.task.existing = Existing::Append;
+    world.second.create_table(accounts());
+    let mine = vec![int(500), int(1), text("mine")];
+    world.second.transaction(|tx| tx.insert(&accounts().name, mine.clone())).unwrap();
+    let mut running = world.start();
+    running.reach(Until::Stopped).await.unwrap();
+    let view = world.second.view();
+    assert_eq!(view.get(&accounts().name, &[int(500)]), Some(mine));
+    assert_eq!(view.count(&accounts().name), world.first.view().count(&accounts().name) + 1);
+
+    let (mut world, _) = self::world(2, false);
+    world.task.phases = Phases { schema: true, load: true, changes: false };
+    world.task.existing = Existing::Append;
+    world.second.create_table(accounts());
+    let taken = vec![int(0), int(1), text("mine")];
+    world.second.transaction(|tx| tx.insert(&accounts().name, taken.clone())).unwrap();
+    let error = world.start().reach(Until::Stopped).await.unwrap_err();
+    assert!(error.is(&codes::KEY_EXISTS), "{error:?}");
+    assert_eq!(world.second.view().get(&accounts().name, &[int(0)]), Some(taken));
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_attempt_has_an_epoch_of_its_own() {
     let (world, _) = world(1, false);
     let mut running = world.start();
