@@ -34,7 +34,8 @@ pub trait Source: Send + Sync {
     ///
     /// `known` is the position from which changes will be read next: P0 at first, later the last one durable in the
     /// change log. None: whatever an earlier, unrecorded attempt left is removed and made anew. Some: what is there is
-    /// checked against it and kept; then `snapshot` is None and `position` is `known`. `POSITION_LOST`: the source no
+    /// checked against it and kept; then `snapshot` is None and `position` is `known`, in the engine's own form if a
+    /// person wrote it (the task's `from`). `POSITION_LOST`: the source no
     /// longer keeps what lies behind it. `SOURCE_CHANGED`: it is another store, or one whose log ends before it (a
     /// backup was restored, a standby that lagged was promoted).
     /// When this returns, every transaction before P0 is visible to every snapshot opened later.

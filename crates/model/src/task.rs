@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::name::{TableName, glob_matches, glob_split};
+use crate::position::Position;
 
 /// Identity of a task: names its state, slot, publication and checkpoint. Lower-case letters, digits and `_`, 1 to 40
 /// long, beginning with a letter (so that `godwit_<name>` is a name in every store).
@@ -240,6 +241,8 @@ pub struct Task {
     pub select: Selection,
     pub map: Vec<MapRule>,
     pub phases: Phases,
+    /// Where changes begin in a task that does not load, as a person wrote it. None: at P0, made when the task begins.
+    pub from: Option<Position>,
     pub schema: SchemaPolicy,
     pub limits: Limits,
     pub verify_at_finish: bool,

@@ -264,7 +264,12 @@ impl Shared {
             storage.wipe().await?;
             let log = storage.log().await?;
             failpoint("establish.slot.before");
-            let established = setup.source.establish(tables, None).await?;
+            // a target that is made equal again begins where its source is now
+            let from = setup.task.from.as_ref().filter(|_| !facts.is_done("resync"));
+            let established = setup.source.establish(tables, from).await.map_err(|error| match from {
+                Some(_) => error.at_least_at(|| "from".to_owned()),
+                None => error,
+            })?;
             failpoint("establish.slot.after");
             let start = Start { position: established.position, log: log.id() };
             setup.record(facts, vec![facts::start_entry(&start)]).await?;
@@ -296,9 +301,6 @@ impl Shared {
             self.phase(Phase::Load);
             empty_keyless(setup, facts, routes).await?;
             self.loader(setup.lease, routes, facts)?.run(facts, exact).await?;
-        } else {
-            // rows came another way, from some moment around P0
-            setup.record(facts, vec![facts::done_entry("inexact")]).await?;
         }
         let marker = new_marker(&origin(setup.task));
         setup.record(facts, vec![facts::done_entry("loaded"), facts::marker_entry(&marker)]).await?;

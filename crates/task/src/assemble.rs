@@ -4,7 +4,7 @@ use std::path::Path;
 
 use godwit_model::{
     BudgetEnd, ByteCount, Code, ColumnRule, Create, DdlPolicy, EndpointConfig, Existing, Grants, Limits, LogBudget, MapRule, Mode, Owners,
-    Phases, SchemaPolicy, Selection, TableName, Task, TaskName, Writes, codes,
+    Phases, Position, SchemaPolicy, Selection, TableName, Task, TaskName, Writes, codes,
 };
 
 use crate::dialect::Dialect;
@@ -57,10 +57,12 @@ pub fn assemble(form: TaskForm, assembly: &mut Assembly<'_>) -> Option<Task> {
     // One word so far, which is what the pipeline does.
     let FailureForm::Stop = form.values.on_failure;
     let phases = phases(&form.phases, mode, assembly);
+    let from = from(form.from.as_deref(), phases, assembly);
     let schema = schema(form.schema, assembly);
     let limits = limits(&form.limits, assembly);
     let (source_fields, writes, log_budget) = source_parts(form.source);
     let (target_fields, existing) = target_parts(form.target);
+    let existing = existing_for(existing, phases, assembly);
     let source = side("source", source_fields, assembly);
     let target = side("target", target_fields, assembly);
     let source_default = source.as_ref().map(|side| side.dialect.default_schema);
@@ -80,6 +82,7 @@ pub fn assemble(form: TaskForm, assembly: &mut Assembly<'_>) -> Option<Task> {
         select: select?,
         map: map?,
         phases,
+        from,
         schema,
         limits,
         verify_at_finish: form.verify.at == VerifyAtForm::Finish,
@@ -111,13 +114,55 @@ fn phases(form: &[PhaseForm], mode: Mode, assembly: &mut Assembly<'_>) -> Phases
         refuse(&codes::TASK_VALUE, "`phases` names no phase", "name at least one, or remove the key to get all three");
     } else if usize::from(phases.schema) + usize::from(phases.load) + usize::from(phases.changes) < form.len() {
         refuse(&codes::TASK_VALUE, "`phases` names a phase twice", "name each phase once");
-    } else if phases.changes && !phases.load {
-        let what = "`phases` has `changes` without `load`, for which this version has no start position (`from`)";
-        refuse(&codes::TASK_UNSUPPORTED, what, "add `load`");
     } else if mode == Mode::Synchronize && !phases.changes {
         refuse(&codes::TASK_CONTRADICTION, "`mode: synchronize` needs the phase `changes`", "add `changes`, or choose `mode: migrate`");
     }
     phases
+}
+
+/// None stands for `now`.
+fn from(text: Option<&str>, phases: Phases, assembly: &mut Assembly<'_>) -> Option<Position> {
+    let alone = phases.changes && !phases.load;
+    match text {
+        None if alone => {
+            let remedy = "add `from: now`, or the position that the target's rows are as of, or add `load`";
+            assembly.report(
+                &codes::TASK_MISSING_KEY,
+                &["phases"],
+                "`phases` has `changes` without `load`, and nothing says where they begin",
+                remedy,
+            );
+            None
+        }
+        Some(_) if !alone => {
+            let remedy = "remove `from`, or choose `phases: [changes]`";
+            assembly.report(&codes::TASK_CONTRADICTION, &["from"], "`from` is only for a task with `changes` and without `load`", remedy);
+            None
+        }
+        Some(text) if text.trim().is_empty() => {
+            assembly.report(
+                &codes::TASK_VALUE,
+                &["from"],
+                "`from` is empty",
+                "write `now`, or a position of the source such as `0/16B3748`",
+            );
+            None
+        }
+        None | Some("now") => None,
+        Some(position) => Some(Position::from(position.trim().to_owned())),
+    }
+}
+
+/// Changes alone go to rows that are there.
+fn existing_for(existing: Existing, phases: Phases, assembly: &mut Assembly<'_>) -> Existing {
+    if !phases.changes || phases.load {
+        return existing;
+    }
+    if matches!(existing, Existing::Truncate | Existing::Replace) {
+        let what = "rows that changes go to, without a load, would be removed";
+        assembly.report(&codes::TASK_CONTRADICTION, &["target", "existing"], what, "remove `existing`, or add `load` to `phases`");
+    }
+    Existing::Append
 }
 
 fn schema(form: SchemaForm, assembly: &mut Assembly<'_>) -> SchemaPolicy {

@@ -19,6 +19,7 @@ pub fn fingerprint(task: &Task) -> Vec<(String, String)> {
         ("phases".to_owned(), phases(task)),
         ("schema.create".to_owned(), create(&task.schema.create)),
     ];
+    lines.extend(task.from.as_ref().map(|position| ("from".to_owned(), position.to_string())));
     lines.extend(task.map.iter().enumerate().map(|(index, rule)| (format!("map[{index}]"), map_rule(rule))));
     // Each is kept as one line of text; a path may hold any character.
     lines.into_iter().map(|(key, value)| (key, one_line(&value))).collect()

@@ -43,6 +43,11 @@ pub struct TaskForm {
     /// Default: all three.
     #[serde(default = "all_phases")]
     pub phases: Vec<PhaseForm>,
+    /// Where changes begin in a task that does not load (`phases: [changes]`): `now`, or a position of the source that the
+    /// rows at the target are as of, written as the source writes it (PostgreSQL: `0/16B3748`). Before a position is
+    /// named, what captures changes must be there and keep its log from there (PostgreSQL: the publication and the slot
+    /// `godwit_NAME`). From there on the target is held to be equal: a change that finds no row stops the task.
+    pub from: Option<String>,
     /// How the target's structure is made and kept.
     #[serde(default)]
     pub schema: SchemaForm,

@@ -5,7 +5,6 @@
 const LATER: &[(&str, &str)] = &[
     ("mode.integrate", "scheduled transfers (`mode: integrate`) are not in this version, which knows migrate and synchronize"),
     ("mode.track", "subscriptions (`mode: track`) are not in this version, which knows migrate and synchronize"),
-    ("from", "a start position of one's own (`from`) is not in this version: changes follow a load of the same task"),
     ("select.rows", "filters on rows (`select.rows`) are not in this version: whole tables are moved"),
     ("map.*.columns.*.value", "computed columns (`value`) are not in this version: columns are renamed or left out"),
     ("map.*.columns.*.type", "a type of one's own for a column (`type`) is not in this version: types follow from the source"),

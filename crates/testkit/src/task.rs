@@ -20,6 +20,7 @@ pub fn task(name: &str) -> Task {
         select: Selection::default(),
         map: Vec::new(),
         phases: Phases { schema: true, load: true, changes: true },
+        from: None,
         schema: SchemaPolicy { create: Create::All, owners: Owners::Current, grants: Grants::List, changes: DdlPolicy::Carry },
         limits: limits(),
         verify_at_finish: true,

@@ -54,8 +54,13 @@ impl Place {
     pub(crate) fn parse(position: &Position) -> Result<Self> {
         Self::read(position).ok_or_else(|| {
             Error::new(&codes::SOURCE_CHANGED, format!("`{position}` is no position of a PostgreSQL server"))
-                .remedy("the state belongs to a task with another source; use that source, or start anew with another state folder")
+                .remedy("name the source that it was taken on, as `0/16B3748` if by hand")
         })
+    }
+
+    /// A position as a person writes it: of whatever server is asked.
+    pub(crate) fn bare(position: &Position) -> Option<Lsn> {
+        Lsn::parse(std::str::from_utf8(&position.0).ok()?)
     }
 
     fn read(position: &Position) -> Option<Self> {

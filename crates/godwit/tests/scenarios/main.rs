@@ -10,6 +10,7 @@ mod sqlite;
 mod store;
 
 mod changes;
+mod changes_alone;
 mod differences;
 mod existing;
 // release builds have none

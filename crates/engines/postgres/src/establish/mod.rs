@@ -57,12 +57,15 @@ pub(crate) async fn establish(task: &Task, tables: &[Arc<Table>], known: Option<
 
 /// The slot may be ahead of P0 by now; that it keeps the position in use is for `changes` to see.
 async fn recognize(task: &Task, session: &Session, name: &str, position: &Position) -> Result<Founded> {
-    let place = Place::parse(position)?;
     let identity = Replication::open(&task.source, name).await?.identify().await?;
+    let place = match Place::bare(position) {
+        Some(lsn) => Place { lsn, log: identity.log.clone() },
+        None => Place::parse(position)?,
+    };
     changes::same_system(&identity, &place)?;
     let slot = Slot::read(session, name, session.major()).await?.ok_or_else(|| changes::missing(name))?;
     slot.must_live(name)?;
-    Ok(Founded { position: position.clone(), snapshot: None })
+    Ok(Founded { position: place.log.position(place.lsn), snapshot: None })
 }
 
 async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]) -> Result<Founded> {

@@ -87,6 +87,7 @@ pub fn task(source: &std::path::Path, target: &std::path::Path) -> Task {
         select: Selection::default(),
         map: vec![],
         phases: Phases { schema: true, load: true, changes: true },
+        from: None,
         schema: SchemaPolicy { create: Create::All, owners: Owners::Current, grants: Grants::List, changes: DdlPolicy::Carry },
         limits: Limits {
             memory: ByteCount(256 << 20),
