@@ -45,6 +45,8 @@ pub struct Job {
     pub holder: Holder,
     /// What this machine says of another holder.
     pub life: fn(&Holder) -> Life,
+    /// About how much of a table one chunk of the load holds; `CHUNK_BYTES` outside of tests.
+    pub chunk_bytes: u64,
 }
 
 /// What the first attempt does before it goes on.
@@ -389,6 +391,7 @@ impl Shared {
             lease: lease.clone(),
             routes,
             workers: task.limits.source_connections.min(task.limits.target_connections).max(1),
+            chunk_bytes: self.job.chunk_bytes,
             snapshot_age: task.limits.snapshot_age,
             over_old_rows: facts.is_done("resync"),
             beside_strangers: facts.is_beside_strangers()?,

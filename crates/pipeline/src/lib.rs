@@ -36,6 +36,7 @@ mod survey;
 pub use examine::{Difference, DifferenceKind, TableReport, VerifyReport};
 pub use holder::{life_of, this_process};
 pub use job::Job;
+pub use load::CHUNK_BYTES;
 pub use running::{Running, Status, Until};
 pub use storage::{FolderStorage, Storage};
 pub use survey::{CheckReport, PlanReport, Survey};

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::facts::{self, Facts, Plan};
 
 /// A chunk is small enough to be copied again after a crash and large enough that its commit costs nothing beside it.
-const CHUNK_BYTES: u64 = 64 << 20;
+pub const CHUNK_BYTES: u64 = 64 << 20;
 /// Blocks travel one at a time per worker; small enough that all workers together stay far below the memory limit.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -35,6 +35,8 @@ pub(crate) struct Loader {
     pub lease: Lease,
     pub routes: Vec<Route>,
     pub workers: usize,
+    /// About how much of a table one chunk holds.
+    pub chunk_bytes: u64,
     pub snapshot_age: Duration,
     /// Whether native blocks may pass unread.
     pub native: bool,
@@ -162,7 +164,7 @@ impl Loader {
 
     async fn make_plan(&self, facts: &mut Facts, route: &Route, view: &Mutex<View>, generation: u64) -> Result<Plan> {
         let snapshot = view.lock().await.snapshot.clone();
-        let plan = Plan { generation, chunks: snapshot.plan(&route.table, CHUNK_BYTES).await? };
+        let plan = Plan { generation, chunks: snapshot.plan(&route.table, self.chunk_bytes).await? };
         let entry = facts::plan_entry(&route.table.name, &plan);
         if generation > 1 && self.over_old_rows {
             self.target.empty(&self.lease, std::slice::from_ref(&route.mapping.target), false, &entry).await?;

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use godwit_model::{ByteCount, Event};
+use godwit_model::{ByteCount, Error, Event};
 use godwit_pipeline::{Running, Until};
+use godwit_testkit::faults::FaultPlan;
 use godwit_testkit::memory::{LostCommit, SourceOptions};
 
 use crate::world::{Users, World, accounts, events, purses, total};
+
+/// Of each of two faults, per call.
+const CHANCE: f64 = 0.01;
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("GODWIT_SEED").ok().and_then(|seed| seed.parse().ok()) {
@@ -52,10 +56,19 @@ async fn history(seed: u64) {
         stream_after: random.bool().then_some(2),
         batch_changes: random.usize(1..5),
         idle: true,
+        // renewed between the chunks of one table
+        chunks_per_snapshot: random.bool().then(|| random.usize(1..6)),
     };
+    // from a chunk for each row or two to one for the table
+    world.chunk_bytes = [50, 200, 400, u64::MAX][random.usize(0..4)];
+    world.task.limits.source_connections = random.usize(1..5);
     if random.bool() {
         // every other transaction is handed over in parts
         world.task.limits.memory = ByteCount(5_000);
+    }
+    if !keyless && random.bool() {
+        // any call may fail, before it did anything or after it did everything
+        world.faults = Arc::new(FaultPlan::new(seed).reject(CHANCE).lose_answers(CHANCE));
     }
     world.first.create_table(accounts());
     world.first.create_table(purses());
@@ -80,11 +93,17 @@ async fn history(seed: u64) {
             tokio::task::yield_now().await;
         }
         seen = note_consistency(&world, seen, &consistent);
+        if running.is_over() {
+            let ended = running.stop().await;
+            assert!(ended.as_ref().is_err_and(Error::is_transient), "{ended:?}");
+            running = world.start();
+        }
         // a copy of a table without a key does not survive a fault by design; it has tests of its own
         if random.u8(0..4) == 0 && (!keyless || consistent.load(Ordering::SeqCst)) {
             running = fault(&mut random, &world, running).await;
         }
     }
+    world.faults.calm();
     // a process that could not even begin says "try again": so does whoever supervises it
     while let Err(error) = running.reach(Until::Consistent).await {
         assert!(error.is_transient(), "{error:?}");

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{LogId, Result, Task, Value};
-use godwit_pipeline::{Job, Life, Running, Storage, this_process};
+use godwit_pipeline::{CHUNK_BYTES, Job, Life, Running, Storage, this_process};
 use godwit_store::{ChangeLog, MemoryLog, Spool, SpoolLimits};
+use godwit_testkit::faults::{self, FaultPlan};
 use godwit_testkit::memory::{self, MemoryStore, SourceOptions, TableSpec, Transaction, View};
 use godwit_testkit::recorder::Recorder;
 use godwit_testkit::task::task;
@@ -56,6 +57,8 @@ pub struct World {
     pub second: MemoryStore,
     pub task: Task,
     pub options: SourceOptions,
+    pub chunk_bytes: u64,
+    pub faults: Arc<FaultPlan>,
     pub storage: Arc<MemoryStorage>,
     pub recorder: Arc<Recorder>,
 }
@@ -85,6 +88,8 @@ impl World {
             second,
             task: task("shop"),
             options: SourceOptions::default(),
+            chunk_bytes: CHUNK_BYTES,
+            faults: Arc::new(FaultPlan::new(seed)),
             storage: Arc::new(MemoryStorage::new()),
             recorder: Arc::new(Recorder::default()),
         }
@@ -93,13 +98,14 @@ impl World {
     pub fn job(&self) -> Job {
         Job {
             task: Arc::new(self.task.clone()),
-            source: memory::source_with(&self.first, &self.task.name, self.options),
-            target: memory::target(&self.second),
+            source: faults::source(memory::source_with(&self.first, &self.task.name, self.options), &self.faults),
+            target: faults::target(memory::target(&self.second), &self.faults),
             storage: self.storage.clone(),
             observer: self.recorder.clone(),
             holder: this_process(),
             // in one test process every earlier holder was dropped before
             life: |_| Life::Gone,
+            chunk_bytes: self.chunk_bytes,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The store as a source.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -27,11 +28,13 @@ pub struct SourceOptions {
     pub batch_changes: usize,
     /// Whether the stream says so when it has read to the end and found nothing of interest.
     pub idle: bool,
+    /// A snapshot says that it is too old after so many chunks, whatever the clock says; None: never.
+    pub chunks_per_snapshot: Option<usize>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        SourceOptions { exact_snapshot: true, stream_after: None, batch_changes: 16, idle: true }
+        SourceOptions { exact_snapshot: true, stream_after: None, batch_changes: 16, idle: true, chunks_per_snapshot: None }
     }
 }
 
@@ -54,7 +57,15 @@ impl MemorySource {
     fn open_snapshot(&self, core: &Core, exact: bool) -> Result<Box<dyn Snapshot>> {
         let generation = core.connect()?;
         let state = core.committed.clone();
-        Ok(Box::new(MemorySnapshot { store: self.store.clone(), state, generation, exact, taken_at: Instant::now() }))
+        let snapshot = MemorySnapshot {
+            store: self.store.clone(),
+            state,
+            generation,
+            exact,
+            taken_at: Instant::now(),
+            chunks_left: self.options.chunks_per_snapshot.map(AtomicUsize::new),
+        };
+        Ok(Box::new(snapshot))
     }
 
     fn check_known(&self, core: &Core, known: &Position) -> Result<()> {
