@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use godwit_model::{Error, Result, Table, codes};
-use godwit_pipeline::{DifferenceKind, Job, Running, TableReport, VerifyReport};
+use godwit_model::{Error, Result, Table, Trace, codes};
+use godwit_pipeline::{DifferenceKind, Job, Removal, Running, TableReport, VerifyReport};
 use godwit_store::StateFolder;
 use serde_json::{Value as Json, json};
 
@@ -86,28 +86,36 @@ async fn admit_writers(job: &Job) -> Result<()> {
 /// Both sides are equal and the work has stopped: what Godwit left goes, then the proof is given.
 pub async fn remove_finished(job: Job, folder: Arc<StateFolder>, mut proof: Answer) -> Result<Answer> {
     state::keep_proof(&folder, &proof)?;
-    let removed = remove(job, folder, true).await?;
+    let (removed, stays) = remove(job, folder, true).await?;
     let _ = writeln!(proof.text, "removed: {}", counted(removed.len() as u64, "thing"));
+    proof.text.push_str(&lines("stays", &stays));
     if let Json::Object(fields) = &mut proof.json {
         fields.insert("removed".to_owned(), json!(removed));
+        fields.insert("stays".to_owned(), json!(stays));
     }
     Ok(proof)
 }
 
 /// Gives the task up.
 pub async fn clean(job: Job, folder: Arc<StateFolder>) -> Result<Answer> {
-    let removed = remove(job, folder, false).await?;
-    let mut text = removed.iter().fold(String::new(), |text, what| text + "removed: " + what + "\n");
+    let (removed, stays) = remove(job, folder, false).await?;
+    let mut text = lines("removed", &removed) + &lines("stays", &stays);
     text.push_str("cleaned: what was copied stays at the target\n");
-    Ok(Answer::new(false, json!({"result": "clean", "removed": removed}), text))
+    Ok(Answer::new(false, json!({"result": "clean", "removed": removed, "stays": stays}), text))
 }
 
-async fn remove(job: Job, folder: Arc<StateFolder>, after_finish: bool) -> Result<Vec<String>> {
-    let traces = job.remove(after_finish).await?;
+fn lines(verb: &str, things: &[String]) -> String {
+    things.iter().fold(String::new(), |text, what| text + verb + ": " + what + "\n")
+}
+
+/// What was removed, and what others made and stays.
+async fn remove(job: Job, folder: Arc<StateFolder>, after_finish: bool) -> Result<(Vec<String>, Vec<String>)> {
+    let Removal { removed, stays } = job.remove(after_finish).await?;
     // the job holds the folder too
     drop(job);
     state::remove(folder)?;
-    Ok(traces.into_iter().map(|trace| trace.what).collect())
+    let words = |traces: Vec<Trace>| traces.into_iter().map(|trace| trace.what).collect();
+    Ok((words(removed), words(stays)))
 }
 
 fn table_lines(report: &VerifyReport, when: &str) -> String {

@@ -52,8 +52,14 @@ pub trait Source: Send + Sync {
     /// split over two.
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>>;
 
-    /// Writes the marker in a transaction of its own. When this returns, the marker lies behind everything that was
-    /// visible before the call. Durable or not: the marker may be lost in a crash of the source and be written again.
+    /// Places the marker in the log, in a transaction of its own. When this returns, the marker lies behind everything
+    /// that was visible before the call. Durable or not: it may be lost in a crash and be placed again, and a second one
+    /// of the same name does no harm.
+    ///
+    /// A source that may be written to (`task.writes`) holds it in its own log. One that may not keeps, in this value,
+    /// how far its log went at the call (an upper bound of what was visible: never what is flushed or sent), and its
+    /// stream gives the marker as a transaction of its own as soon as it has come that far. Then it is lost with this
+    /// value, and streams of other processes never tell it.
     async fn mark(&self, marker: &Marker) -> Result<()>;
 
     /// The rows of `keys` (key columns in the mapping's order) as they are now; those that are gone are missing.
@@ -72,7 +78,10 @@ pub trait Source: Send + Sync {
     /// What Godwit left on this store for the task, in words for a person.
     async fn traces(&self) -> Result<Vec<Trace>>;
 
-    /// Removes all of it; what is gone already is no error.
+    /// What its administrator made on this store for the task, and only he removes, in words for a person.
+    async fn left_to_others(&self) -> Result<Vec<Trace>>;
+
+    /// Removes all traces; what is gone already is no error.
     async fn remove_traces(&self) -> Result<()>;
 
     fn examiner(&self) -> &dyn Examiner;
@@ -83,6 +92,8 @@ pub trait Source: Send + Sync {
 pub struct Capabilities {
     /// Two endpoints of the same dialect may exchange native values, native load blocks and DDL.
     pub dialect: &'static str,
+    /// Whether changes can be followed at a source that may not be written to. Says nothing of a target.
+    pub follows_unwritten: bool,
     /// Whether this particular store is the one `other` names (for source = target).
     pub identity: String,
     /// Server name and version for people.

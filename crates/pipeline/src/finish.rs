@@ -12,6 +12,14 @@ use crate::running::{Running, Until};
 use crate::setup::{self, Setup};
 use crate::tenure;
 
+/// What became of everything that the task needed on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    pub removed: Vec<Trace>,
+    /// Made by others, who alone remove it.
+    pub stays: Vec<Trace>,
+}
+
 struct Drain<'a>(&'a mut Running);
 
 impl Settle for Drain<'_> {
@@ -113,16 +121,16 @@ impl Job {
 
     /// Removes what Godwit left on both sides, under the lease so that no other process is at work. The source first:
     /// there it costs. Then the log here, then the target's memory of the task.
-    pub async fn remove(&self, after_finish: bool) -> Result<Vec<Trace>> {
+    pub async fn remove(&self, after_finish: bool) -> Result<Removal> {
         if self.target.lease(&self.task.name).await?.is_some() {
             tenure::take(&*self.target, &self.task.name, &self.holder, self.life).await?;
         }
-        let traces = self.traces().await?;
+        let (removed, stays) = (self.traces().await?, self.source.left_to_others().await?);
         self.source.remove_traces().await?;
         failpoint(if after_finish { "finish.removed.source" } else { "clean.source" });
         self.storage.wipe().await?;
         self.target.remove_traces(&self.task.name).await?;
         failpoint(if after_finish { "finish.removed.target" } else { "clean.target" });
-        Ok(traces)
+        Ok(Removal { removed, stays })
     }
 }

@@ -34,6 +34,7 @@ mod running;
 mod survey;
 
 pub use examine::{Difference, DifferenceKind, TableReport, VerifyReport};
+pub use finish::Removal;
 pub use holder::{life_of, this_process};
 pub use job::Job;
 pub use load::CHUNK_BYTES;

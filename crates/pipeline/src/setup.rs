@@ -53,9 +53,10 @@ pub(crate) fn refuse_unbuilt(task: &Task, source: &Capabilities, target: &Capabi
         let what = format!("this version does not move data from {} to {}", source.dialect, target.dialect);
         return refuse(what, "target", "name a target of the source's own engine");
     }
-    if task.writes == Writes::Never && task.phases.changes {
-        let remedy = "let it write its markers (`writes: marker`), or load only: `phases: [schema, load]`";
-        return refuse("a source that Godwit may not write to can only be loaded in this version".to_owned(), "source.writes", remedy);
+    if task.writes == Writes::Never && task.phases.changes && !source.follows_unwritten {
+        let what = format!("changes of {} are captured by what Godwit writes there, and `writes: never` forbids it", source.version);
+        let remedy = "let it write (`writes: marker`), or load only: `phases: [schema, load]`";
+        return refuse(what, "source.writes", remedy);
     }
     Ok(())
 }

@@ -13,6 +13,12 @@ mod source {
         });
     }
 
+    mod not_written_to {
+        godwit_testkit::source_contract!(godwit_testkit::memory::MemoryHarness {
+            options: super::SourceOptions { writes: false, ..Default::default() }
+        });
+    }
+
     mod streaming {
         godwit_testkit::source_contract!(godwit_testkit::memory::MemoryHarness {
             options: super::SourceOptions { stream_after: Some(0), ..Default::default() }

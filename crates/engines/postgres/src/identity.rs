@@ -11,7 +11,7 @@ pub(crate) const DIALECT: &str = "postgres";
 /// What is known before the server was asked: the address stands for the identity.
 pub(crate) fn before_connecting(endpoint: &EndpointConfig) -> Capabilities {
     let port = endpoint.port.unwrap_or(5432);
-    Capabilities { dialect: DIALECT, identity: format!("{}:{port}/{}", endpoint.host, endpoint.database), version: "PostgreSQL".to_owned() }
+    capabilities(format!("{}:{port}/{}", endpoint.host, endpoint.database), "PostgreSQL".to_owned())
 }
 
 /// What no two databases share, whatever address leads to them: the cluster's system identifier (where the role may read
@@ -29,5 +29,9 @@ pub(crate) async fn ask(client: &Client) -> Result<Capabilities> {
     } else {
         String::new()
     };
-    Ok(Capabilities { dialect: DIALECT, identity: format!("{system}/{database}"), version: format!("PostgreSQL {version}") })
+    Ok(capabilities(format!("{system}/{database}"), format!("PostgreSQL {version}")))
+}
+
+fn capabilities(identity: String, version: String) -> Capabilities {
+    Capabilities { dialect: DIALECT, follows_unwritten: true, identity, version }
 }

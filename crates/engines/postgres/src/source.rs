@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue, Snapshot,
-    Source, SourceNeeds, Table, TableMapping, Task, Trace,
+    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue,
+    Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace, Writes, codes,
 };
 use tokio_postgres::Client;
 
-use crate::changes::ChangeFeed;
+use crate::changes::{Awaited, ChangeFeed};
 use crate::digest::ServerExaminer;
 use crate::establish::SlotSnapshot;
 use crate::sessions::Sessions;
@@ -22,6 +22,8 @@ pub(crate) struct PostgresSource {
     examiner: ServerExaminer,
     capabilities: Capabilities,
     known: OnceLock<Capabilities>,
+    /// Only where the source may not be written to.
+    awaited: Arc<Awaited>,
 }
 
 impl PostgresSource {
@@ -32,6 +34,7 @@ impl PostgresSource {
             examiner: ServerExaminer::new(sessions.clone()),
             capabilities: identity::before_connecting(&task.source),
             known: OnceLock::new(),
+            awaited: Arc::default(),
             sessions,
         }
     }
@@ -79,12 +82,15 @@ impl Source for PostgresSource {
     }
 
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
-        Ok(Box::new(ChangeFeed::open(&self.task, from, tables).await?))
+        Ok(Box::new(ChangeFeed::open(&self.task, from, tables, &self.awaited).await?))
     }
 
     async fn mark(&self, marker: &Marker) -> Result<()> {
         let session = self.sessions.take().await?;
-        marker::mark(&session, &self.task.name, marker).await?;
+        match self.task.writes {
+            Writes::Marker => marker::mark(&session, &self.task.name, marker).await?,
+            Writes::Never => self.awaited.expect(marker::place(&session, marker).await?)?,
+        }
         session.give_back();
         Ok(())
     }
@@ -111,6 +117,15 @@ impl Source for PostgresSource {
     }
 
     async fn set_read_only(&self, tables: &[Arc<Table>], on: bool) -> Result<()> {
+        if self.task.writes == Writes::Never {
+            if !on {
+                return Ok(());
+            }
+            return Err(Error::new(&codes::TASK_CONTRADICTION, "shutting users out is a write, and `writes: never` forbids it")
+                .at("--read-only-source")
+                .remedy("stop the writers yourself, then finish without it")
+                .effect("nothing was changed"));
+        }
         let session = self.sessions.take().await?;
         if on {
             fence::close(&session, &self.task.name, tables).await?;
@@ -124,17 +139,29 @@ impl Source for PostgresSource {
     async fn traces(&self) -> Result<Vec<Trace>> {
         let session = self.sessions.take().await?;
         let mut list = traces::list(&session, &self.task.name).await?;
-        if fence::is_closed(&session, &self.task.name).await? {
+        if self.task.writes == Writes::Marker && fence::is_closed(&session, &self.task.name).await? {
             list.push(Trace { what: "revoked rights to write, kept in table godwit.read_only".to_owned() });
         }
         session.give_back();
         Ok(list)
     }
 
+    async fn left_to_others(&self) -> Result<Vec<Trace>> {
+        if self.task.writes == Writes::Marker {
+            return Ok(Vec::new());
+        }
+        let session = self.sessions.take().await?;
+        let left = traces::left_to_others(&session, &self.task.name).await?;
+        session.give_back();
+        Ok(left)
+    }
+
     async fn remove_traces(&self) -> Result<()> {
         let session = self.sessions.take().await?;
-        traces::remove(&session, &self.task.name).await?;
-        fence::forget(&session, &self.task.name).await?;
+        traces::remove(&session, &self.task).await?;
+        if self.task.writes == Writes::Marker {
+            fence::forget(&session, &self.task.name).await?;
+        }
         session.give_back();
         Ok(())
     }

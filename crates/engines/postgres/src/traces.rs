@@ -1,11 +1,11 @@
 //! What capture left on a source, in words, and its removal.
 
-use godwit_model::{Result, TaskName, Trace};
+use godwit_model::{Result, Task, TaskName, Trace, Writes};
 
 use crate::changes::{self, Slot};
 use crate::connect::Session;
 use crate::establish::{self, Record};
-use crate::names;
+use crate::{error, names, quote};
 
 pub(crate) async fn list(session: &Session, task: &TaskName) -> Result<Vec<Trace>> {
     let name = names::of_task(task);
@@ -22,9 +22,20 @@ pub(crate) async fn list(session: &Session, task: &TaskName) -> Result<Vec<Trace
     Ok(traces)
 }
 
-/// The slot first: it is what grows.
-pub(crate) async fn remove(session: &Session, task: &TaskName) -> Result<()> {
+pub(crate) async fn left_to_others(session: &Session, task: &TaskName) -> Result<Vec<Trace>> {
     let name = names::of_task(task);
+    let sql = "SELECT FROM pg_publication WHERE pubname = $1";
+    let there = session.query_opt(sql, &[&name]).await.map_err(error::from_server)?;
+    let what = format!("publication {name}, which an administrator made: DROP PUBLICATION {}", quote::identifier(&name));
+    Ok(there.map(|_| Trace { what }).into_iter().collect())
+}
+
+/// The slot first: it is what grows. What an administrator made is left to him.
+pub(crate) async fn remove(session: &Session, task: &Task) -> Result<()> {
+    let name = names::of_task(&task.name);
     changes::release(session, &name, session.major()).await?;
-    establish::drop_and_restore(session, &name).await
+    match task.writes {
+        Writes::Marker => establish::drop_and_restore(session, &name).await,
+        Writes::Never => Ok(()),
+    }
 }

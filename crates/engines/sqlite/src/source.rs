@@ -171,6 +171,10 @@ impl Source for SqliteSource {
         Ok(found.into_iter().map(|what| Trace { what }).collect())
     }
 
+    async fn left_to_others(&self) -> Result<Vec<Trace>> {
+        Ok(Vec::new())
+    }
+
     async fn remove_traces(&self) -> Result<()> {
         let names = self.names.clone();
         self.write(move |connection| capture::remove(connection, &names)).await
@@ -182,5 +186,6 @@ impl Source for SqliteSource {
 }
 
 pub(crate) fn capabilities(location: &Location) -> Capabilities {
-    Capabilities { dialect: "sqlite", identity: location.identity(), version: format!("SQLite {}", rusqlite::version()) }
+    let version = format!("SQLite {}", rusqlite::version());
+    Capabilities { dialect: "sqlite", follows_unwritten: false, identity: location.identity(), version }
 }

@@ -58,6 +58,7 @@ async fn history(seed: u64) {
         idle: true,
         // renewed between the chunks of one table
         chunks_per_snapshot: random.bool().then(|| random.usize(1..6)),
+        writes: random.u8(0..3) > 0,
     };
     // from a chunk for each row or two to one for the table
     world.chunk_bytes = [50, 200, 400, u64::MAX][random.usize(0..4)];

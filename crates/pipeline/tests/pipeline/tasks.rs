@@ -108,7 +108,7 @@ async fn finish_proves_and_clean_leaves_nothing() {
     running.stop().await.unwrap();
     let job = world.job();
     assert!(job.is_complete().await.unwrap());
-    assert!(!job.remove(true).await.unwrap().is_empty());
+    assert!(!job.remove(true).await.unwrap().removed.is_empty());
     assert_eq!(job.traces().await.unwrap(), []);
     world.assert_equal("after finish");
 }

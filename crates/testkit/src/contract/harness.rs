@@ -38,6 +38,10 @@ pub trait Bench: Send + Sync {
     /// All committed rows, read by a client of its own, sorted.
     async fn rows(&self, table: &NeutralTable) -> Vec<NeutralRow>;
 
+    /// These are the tables that the task selects now: whatever its administrator prepares for that is prepared. All of
+    /// them before the first call.
+    async fn select(&self, _tables: &[TableName]) {}
+
     /// Whether the store's log tells each transaction on its own (see `Source::changes`).
     fn tells_transactions_apart(&self) -> bool {
         true

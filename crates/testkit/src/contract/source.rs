@@ -471,6 +471,7 @@ pub async fn a_changed_key_names_the_old_one(harness: &dyn Harness) {
 pub async fn only_selected_tables_are_told(harness: &dyn Harness) {
     let mut ready = Ready::new(harness, vec![items(), words()]).await;
     ready.tables.truncate(1);
+    ready.bench.select(&[ready.bench.table("items")]).await;
     let p0 = ready.establish().await.position;
     ready.commit(vec![insert("words", vec![Neutral::text("a"), Neutral::Int(1)])]).await;
     ready.commit(vec![insert("items", item(1, "n")), insert("words", vec![Neutral::text("b"), Neutral::Int(1)])]).await;

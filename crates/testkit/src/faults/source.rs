@@ -80,6 +80,10 @@ impl Source for FaultySource {
         self.plan.around("source.traces", self.inner.traces()).await
     }
 
+    async fn left_to_others(&self) -> Result<Vec<Trace>> {
+        self.plan.around("source.left_to_others", self.inner.left_to_others()).await
+    }
+
     async fn remove_traces(&self) -> Result<()> {
         self.plan.around("source.remove_traces", self.inner.remove_traces()).await
     }

@@ -15,7 +15,7 @@ use super::log::{ReplicationSlot, place, position};
 use super::schema_text;
 use super::snapshot::{MemorySnapshot, columns};
 use super::store::{Core, MemoryStore};
-use super::stream::{MemoryStream, Start};
+use super::stream::{Awaited, MemoryStream, Start};
 
 /// How a source behaves.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +30,13 @@ pub struct SourceOptions {
     pub idle: bool,
     /// A snapshot says that it is too old after so many chunks, whatever the clock says; None: never.
     pub chunks_per_snapshot: Option<usize>,
+    /// Whether markers may be written into the log; else the stream gives them where the log stood.
+    pub writes: bool,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        SourceOptions { exact_snapshot: true, stream_after: None, batch_changes: 16, idle: true, chunks_per_snapshot: None }
+        SourceOptions { exact_snapshot: true, stream_after: None, batch_changes: 16, idle: true, chunks_per_snapshot: None, writes: true }
     }
 }
 
@@ -46,12 +48,13 @@ pub(super) struct MemorySource {
     slot: String,
     options: SourceOptions,
     examiner: MemoryExaminer,
+    awaited: Awaited,
 }
 
 impl MemorySource {
     pub fn new(store: MemoryStore, task: TaskName, options: SourceOptions) -> Self {
         let examiner = MemoryExaminer::new(store.clone());
-        MemorySource { store, slot: format!("godwit_{task}"), options, examiner }
+        MemorySource { store, slot: format!("godwit_{task}"), options, examiner, awaited: Awaited::default() }
     }
 
     fn open_snapshot(&self, core: &Core, exact: bool) -> Result<Box<dyn Snapshot>> {
@@ -164,13 +167,21 @@ impl Source for MemorySource {
         let waited = tokio::time::timeout(TAKEOVER_PATIENCE, self.start(from, tables)).await;
         let busy = || Error::new(&codes::BUSY, format!("another stream reads replication slot {}", self.slot));
         let (reader, start) = waited.map_err(|_| busy())??;
-        Ok(Box::new(MemoryStream::new(self.store.clone(), self.slot.clone(), reader, start, self.options)))
+        let awaited = self.awaited.clone();
+        Ok(Box::new(MemoryStream::new(self.store.clone(), self.slot.clone(), reader, start, self.options, awaited)))
     }
 
     async fn mark(&self, marker: &Marker) -> Result<()> {
         self.store.change(|core| {
             core.connect()?;
-            core.mark(marker);
+            match self.options.writes {
+                true => core.mark(marker),
+                false => {
+                    // as a server's background does before long, or nothing would tell how far the log is
+                    core.flush();
+                    self.awaited.expect(core.log.end, marker);
+                }
+            }
             Ok(())
         })
     }
@@ -216,6 +227,10 @@ impl Source for MemorySource {
         })
     }
 
+    async fn left_to_others(&self) -> Result<Vec<Trace>> {
+        Ok(Vec::new())
+    }
+
     async fn remove_traces(&self) -> Result<()> {
         self.store.change(|core| {
             core.connect()?;
@@ -232,7 +247,7 @@ impl Source for MemorySource {
 
 pub(super) fn capabilities(store: &MemoryStore) -> Capabilities {
     let identity = store.quiet(|core| core.identity.clone());
-    Capabilities { dialect: "memory", identity, version: "memory 1".to_owned() }
+    Capabilities { dialect: "memory", follows_unwritten: true, identity, version: "memory 1".to_owned() }
 }
 
 /// Whether a sequence at `a` is behind `b`; what is no number is never behind.

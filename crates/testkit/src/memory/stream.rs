@@ -1,7 +1,7 @@
 //! The log as a stream of transactions in commit order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use godwit_model::{
@@ -11,9 +11,25 @@ use godwit_model::{
 
 use super::log::{Place, Record, RowChange, What, place, position};
 use super::source::SourceOptions;
-use super::store::{Core, MemoryStore};
+use super::store::{Core, MemoryStore, now};
+
+/// Markers that are in no log: where the log stood when each was asked for.
+#[derive(Clone, Default)]
+pub(super) struct Awaited(Arc<Mutex<Vec<(Place, Marker)>>>);
+
+impl Awaited {
+    pub fn expect(&self, place: Place, marker: &Marker) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((place, marker.clone()));
+    }
+
+    /// Those at or before `place`; each is given once.
+    fn reached(&self, place: Place) -> Vec<(Place, Marker)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extract_if(.., |(wanted, _)| *wanted <= place).collect()
+    }
+}
 
 pub(super) struct MemoryStream {
+    awaited: Awaited,
     store: MemoryStore,
     slot: String,
     reader: u64,
@@ -23,9 +39,9 @@ pub(super) struct MemoryStream {
 
 impl MemoryStream {
     /// The slot's reader is set already.
-    pub fn new(store: MemoryStore, slot: String, reader: u64, start: Start, options: SourceOptions) -> Self {
+    pub fn new(store: MemoryStore, slot: String, reader: u64, start: Start, options: SourceOptions, awaited: Awaited) -> Self {
         let decoder = Decoder::new(start.from, start.restart, start.tables, options);
-        MemoryStream { store, slot, reader, generation: start.generation, decoder }
+        MemoryStream { awaited, store, slot, reader, generation: start.generation, decoder }
     }
 
     /// Reads one record. False: there is none yet.
@@ -38,6 +54,12 @@ impl MemoryStream {
             core.log.delivered = core.log.delivered.max(record.as_ref().map_or(0, |record| record.place));
             Ok::<_, Error>(record)
         })?;
+        let reached = record.as_ref().map_or(next, |record| record.place).saturating_sub(1);
+        let markers = self.awaited.reached(reached);
+        if !markers.is_empty() {
+            self.decoder.place_markers(markers);
+            return Ok(true);
+        }
         let found = record.is_some();
         record.into_iter().for_each(|record| self.decoder.take(record));
         Ok(found)
@@ -248,6 +270,16 @@ impl Decoder {
             }
         }
         pieces
+    }
+
+    /// A transaction of their own, behind everything that was told.
+    fn place_markers(&mut self, markers: Vec<(Place, Marker)>) {
+        self.ready.push_back(Captured::Begin);
+        for (place, marker) in markers {
+            self.told = self.told.max(place);
+            self.ready.push_back(Captured::Marker(marker));
+        }
+        self.ready.push_back(Captured::Commit { position: position(self.told), time: now(), origin: None });
     }
 
     /// Told once where nothing of interest lies between the last item and the end.

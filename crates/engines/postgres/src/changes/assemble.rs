@@ -11,6 +11,7 @@ use std::time::Duration;
 use godwit_model::{Captured, ChangeBatch, Error, Marker, Micros, Position, Result, TaskName, TransactionId, Value, codes};
 use tokio::time::Instant;
 
+use super::awaited::Awaited;
 use super::layouts::{Known, Layouts};
 use super::relations::Relations;
 use crate::names;
@@ -44,6 +45,9 @@ pub(super) struct Assembler {
     /// The furthest position given out. A keepalive that was under way beside a commit may lag behind it; given out
     /// after it, it would let that transaction be read once more after a restart.
     told: Lsn,
+    /// Everything that ends at or before it has been sent, given out or not.
+    reached: Lsn,
+    awaited: Arc<Awaited>,
 }
 
 /// Where in the stream we are.
@@ -76,7 +80,7 @@ pub(super) enum Step {
 }
 
 impl Assembler {
-    pub(super) fn new(from: Lsn, log: Log, relations: Relations, task: &TaskName) -> Self {
+    pub(super) fn new(from: Lsn, log: Log, relations: Relations, task: &TaskName, awaited: Arc<Awaited>) -> Self {
         Assembler {
             from,
             log,
@@ -91,6 +95,8 @@ impl Assembler {
             items: VecDeque::new(),
             last_idle: None,
             told: from,
+            reached: from,
+            awaited,
         }
     }
 
@@ -115,6 +121,7 @@ impl Assembler {
             }
             LogMessage::Keepalive { end, reply } => {
                 if matches!(self.open, Open::Between) {
+                    self.pass(*end);
                     self.idle(*end, *reply, now);
                 }
                 Ok(Step::Done)
@@ -154,6 +161,8 @@ impl Assembler {
 
     fn begin(&mut self, commit: Lsn) -> Result<()> {
         self.must_be_between()?;
+        // Transactions come in the order of their commits: none that ends before this one's commit is still to come.
+        self.pass(commit);
         // The commit record begins before the position, so it ends at or before it.
         self.open = if commit < self.from { Open::Covered } else { Open::Whole { begun: false, origin: None } };
         Ok(())
@@ -177,6 +186,7 @@ impl Assembler {
             }
             Open::Between | Open::Block(_) => return Err(out_of_order("the end of a transaction that did not begin")),
         }
+        self.pass(end);
         Ok(())
     }
 
@@ -204,6 +214,7 @@ impl Assembler {
     }
 
     fn stream_commit(&mut self, transaction: Xid, commit: Lsn, end: Lsn, time: i64, now: Instant) {
+        self.pass(commit);
         let streamed = self.streamed.remove(&transaction).unwrap_or_default();
         let id = transaction_id(transaction);
         if !streamed.told {
@@ -214,6 +225,27 @@ impl Assembler {
             let position = self.reach(end);
             self.items.push_back(Captured::StreamedCommit { transaction: id, position, time: micros(time), origin: streamed.origin });
         }
+        self.pass(end);
+    }
+
+    /// Between transactions, everything that ends at or before `place` has been sent.
+    fn pass(&mut self, place: Lsn) {
+        self.reached = self.reached.max(place);
+        self.settle();
+    }
+
+    /// Gives out the awaited markers whose places are behind, as a transaction of their own. Its position is never ahead
+    /// of what follows, so that a stream opened there begins with what follows.
+    pub(super) fn settle(&mut self) {
+        if !matches!(self.open, Open::Between) {
+            return;
+        }
+        let wanted = self.awaited.reached(self.reached);
+        let Some((place, time)) = wanted.last().map(|last| (last.place, last.time)) else { return };
+        self.items.push_back(Captured::Begin);
+        self.items.extend(wanted.into_iter().map(|wanted| Captured::Marker(wanted.marker)));
+        let position = self.reach(place);
+        self.items.push_back(Captured::Commit { position, time, origin: None });
     }
 
     fn stream_abort(&mut self, transaction: Xid, part: Xid) {
@@ -345,7 +377,7 @@ impl Assembler {
 
     fn reach(&mut self, end: Lsn) -> Position {
         self.told = self.told.max(end);
-        self.log.position(end)
+        self.log.position(self.told)
     }
 }
 

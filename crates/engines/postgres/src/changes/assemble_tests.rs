@@ -10,9 +10,13 @@ const RELATION: &[u8] = b"R\0\0\0\x07public\0t\0d\0\x02\x01id\0\0\0\0\x17\xff\xf
 const INSERT: &[u8] = b"I\0\0\0\x07N\0\x02t\0\0\0\x011t\0\0\0\x01a";
 
 fn assembler(from: u64) -> Assembler {
+    awaiting(from, Arc::default())
+}
+
+fn awaiting(from: u64, awaited: Arc<Awaited>) -> Assembler {
     let relations = Relations::of_plain(7, TableName::new("public", "t"));
     let log = Log { system: "1".to_owned(), timeline: 1 };
-    Assembler::new(Lsn(from), log, relations, &TaskName::parse("t").unwrap())
+    Assembler::new(Lsn(from), log, relations, &TaskName::parse("t").unwrap(), awaited)
 }
 
 fn begin(commit: u64) -> Bytes {
@@ -65,6 +69,53 @@ async fn a_keepalive_never_goes_back_behind_a_commit() {
         assembler.push(&LogMessage::Keepalive { end: Lsn(end), reply: true }, Instant::now()).unwrap();
         assert_eq!(assembler.take().is_some(), told, "{end}");
     }
+}
+
+fn in_words(items: &[Captured]) -> Vec<String> {
+    let word = |item: &Captured| match item {
+        Captured::Begin => "begin".to_owned(),
+        Captured::Marker(marker) => marker.0.clone(),
+        Captured::Changes(batch) => format!("{} changes", batch.len()),
+        Captured::Commit { position, .. } => format!("commit {position}"),
+        Captured::Idle { position } => format!("idle {position}"),
+        Captured::Layout(_) => "layout".to_owned(),
+        other => format!("{other:?}"),
+    };
+    items.iter().map(word).collect()
+}
+
+#[tokio::test]
+async fn an_awaited_marker_comes_between_the_transactions_before_and_behind_its_place() {
+    let awaited = Arc::new(Awaited::default());
+    let mut assembler = awaiting(1, awaited.clone());
+    let expect = |place: u64, name: &str| {
+        awaited.expect(super::super::Wanted { place: Lsn(place), marker: Marker(name.to_owned()), time: Micros(0) }).unwrap();
+    };
+    let insert = Bytes::from_static(INSERT);
+    expect(20, "b");
+    expect(15, "a");
+    expect(50, "c");
+    let first = items(&mut assembler, &[begin(10), Bytes::from_static(RELATION), insert.clone(), commit(14)]);
+    assert_eq!(in_words(&first), ["layout", "begin", "1 changes", "commit 0/E@1.1"]);
+    // one that is asked for in the middle of a transaction waits for its end
+    let open = items(&mut assembler, &[begin(30), insert.clone()]);
+    assert_eq!(in_words(&open), ["begin", "a", "b", "commit 0/14@1.1", "begin"]);
+    expect(29, "late");
+    assembler.settle();
+    assert!(!assembler.has_items());
+    let end = items(&mut assembler, &[commit(40)]);
+    assert_eq!(in_words(&end), ["1 changes", "commit 0/28@1.1", "begin", "late", "commit 0/28@1.1"]);
+    // an empty transaction of others and a keepalive tell as much, at once
+    items(&mut assembler, &[begin(44), commit(45)]);
+    expect(44, "d");
+    assembler.settle();
+    assert_eq!(in_words(&[assembler.take().unwrap(), assembler.take().unwrap()]), ["begin", "d"]);
+    assembler.take().unwrap();
+    let keepalive = |end: u64| LogMessage::Keepalive { end: Lsn(end), reply: false };
+    assembler.push(&keepalive(49), Instant::now()).unwrap();
+    assert!(!assembler.has_items());
+    assembler.push(&keepalive(50), Instant::now()).unwrap();
+    assert_eq!(in_words(&[assembler.take().unwrap(), assembler.take().unwrap()]), ["begin", "c"]);
 }
 
 #[tokio::test]

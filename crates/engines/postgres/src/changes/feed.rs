@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use godwit_model::{Captured, ChangeStream, EndpointConfig, Position, Result, Table, Task};
+use godwit_model::{Captured, ChangeStream, EndpointConfig, Position, Result, Table, Task, Writes};
 use tokio::time::Instant;
 
 use super::assemble::{Assembler, Step};
+use super::awaited::Awaited;
 use super::relations::{self, Relations};
 use super::slot;
 use crate::position::Place;
@@ -30,10 +31,11 @@ pub(crate) struct ChangeFeed {
     /// Arrived, not yet assembled; the share of the queue is given back when the packet is used up.
     packet: Option<Received>,
     assembler: Assembler,
+    awaited: Arc<Awaited>,
 }
 
 impl ChangeFeed {
-    pub(crate) async fn open(task: &Task, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
+    pub(crate) async fn open(task: &Task, from: &Position, tables: &[Arc<Table>], awaited: &Arc<Awaited>) -> Result<Self> {
         let place = Place::parse(from)?;
         let name = names::of_task(&task.name);
         let session = connect::sql(&task.source, "godwit capture").await?;
@@ -42,7 +44,10 @@ impl ChangeFeed {
         let identity = slot::same_server(&mut replication, &place).await?;
         slot::take_over(&session, &name, session.major(), place.lsn).await?;
         // After the slot: where all was removed, the position is what was lost.
-        relations::all_published(&session, &name, tables).await?;
+        match task.writes {
+            Writes::Marker => relations::all_published(&session, &name, tables).await?,
+            Writes::Never => establish::must_be_whole(&session, &name, tables).await?,
+        }
         let relations = Relations::read(&session, tables).await?;
         let silence = sender_timeout(&mut replication).await?;
         let memory = task.limits.memory.0;
@@ -53,8 +58,9 @@ impl ChangeFeed {
         };
         let command = start_command(&name, &place, replication.major());
         let pump = Pump::start(replication, &command, place.lsn, limits).await?;
-        let assembler = Assembler::new(place.lsn, identity.log, relations, &task.name);
-        Ok(ChangeFeed { endpoint: task.source.clone(), tables: tables.to_vec(), pump, packet: None, assembler })
+        let assembler = Assembler::new(place.lsn, identity.log, relations, &task.name, awaited.clone());
+        let (endpoint, tables) = (task.source.clone(), tables.to_vec());
+        Ok(ChangeFeed { endpoint, tables, pump, packet: None, assembler, awaited: awaited.clone() })
     }
 
     /// Uses up the packet, up to the first item that can be given out.
@@ -111,7 +117,14 @@ impl ChangeStream for ChangeFeed {
                 return Ok(item);
             }
             if self.packet.is_none() {
-                self.packet = Some(self.pump.next().await?);
+                self.assembler.settle();
+                if self.assembler.has_items() {
+                    continue;
+                }
+                tokio::select! {
+                    packet = self.pump.next() => self.packet = Some(packet?),
+                    () = self.awaited.news() => continue,
+                }
             }
             self.assemble().await?;
         }

@@ -2,13 +2,15 @@
 //!
 //! `slot` sees that the log is still kept from the wanted position on, by the server it was, and that the slot is free;
 //! `relations` knows which table a relation of the stream belongs to; `assemble` turns messages into items, purely;
-//! `feed` drives the three.
+//! `awaited` keeps markers that are in no log; `feed` drives them all.
 
 mod assemble;
+mod awaited;
 mod feed;
 mod layouts;
 mod relations;
 mod slot;
 
+pub(crate) use awaited::{Awaited, Wanted};
 pub(crate) use feed::ChangeFeed;
 pub(crate) use slot::{Slot, backlog, missing, release, same_system};

@@ -4,7 +4,7 @@ use godwit_model::{Finding, Result, Severity, SourceNeeds, Writes, codes};
 use tokio_postgres::Client;
 
 use super::{tables, trial};
-use crate::error;
+use crate::{error, establish, names};
 
 pub(crate) async fn source(client: &Client, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
@@ -13,12 +13,13 @@ pub(crate) async fn source(client: &Client, needs: &SourceNeeds<'_>) -> Result<V
     encoding(client, &mut findings).await?;
     tables::check(client, needs, &mut findings).await?;
     if needs.changes {
-        standby(client, &mut findings).await?;
+        standby(client, needs, &mut findings).await?;
         settings(client, &mut findings).await?;
         replication_right(client, &mut findings).await?;
         old_transactions(client, &mut findings).await?;
-        if needs.task.writes == Writes::Marker {
-            trial::publication(client, needs, &mut findings).await?;
+        match needs.task.writes {
+            Writes::Marker => trial::publication(client, needs, &mut findings).await?,
+            Writes::Never => given(client, needs, &mut findings).await?,
         }
         if findings.iter().all(|finding| finding.severity != Severity::Blocker) {
             trial::slot(client, needs, &mut findings).await?;
@@ -77,14 +78,28 @@ pub(super) async fn collations(client: &Client, findings: &mut Vec<Finding>) -> 
     Ok(())
 }
 
-async fn standby(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
+async fn standby(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     if client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(error::from_server)?.get(0) {
-        findings.push(Finding::blocker(
-            "standby",
-            &codes::SETTING_UNSUITABLE,
-            "the source is a standby",
-            "name the primary: publications and markers can be written only there",
-        ));
+        let remedy = match needs.task.writes {
+            Writes::Marker => "name the primary: publications and markers can be written only there",
+            Writes::Never => {
+                "name the primary: this version does not follow changes at a standby; loading alone works (`phases: [schema, load]`)"
+            }
+        };
+        findings.push(Finding::blocker("standby", &codes::SETTING_UNSUITABLE, "the source is a standby", remedy));
+    }
+    Ok(())
+}
+
+/// Nothing may be made: what capture needs must be there, each with the statements that an administrator runs.
+async fn given(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    if needs.tables.is_empty() {
+        return Ok(());
+    }
+    let name = names::of_task(&needs.task.name);
+    for lack in establish::lacking(client, &name, needs.tables).await? {
+        let remedy = format!("let an administrator run: {}", lack.statements.join("; "));
+        findings.push(Finding::blocker("publication", &codes::SETTING_UNSUITABLE, lack.what, remedy));
     }
     Ok(())
 }

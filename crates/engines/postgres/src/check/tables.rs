@@ -1,6 +1,6 @@
 //! The selected tables: may they be read, published, and identified row by row?
 
-use godwit_model::{Finding, Result, SourceNeeds, TableName, codes};
+use godwit_model::{Finding, Result, SourceNeeds, TableName, Writes, codes};
 use tokio_postgres::Client;
 
 use crate::error;
@@ -20,8 +20,10 @@ pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &m
     row_security(client, &tables, findings).await?;
     if needs.changes {
         unlogged(&tables, findings);
-        identity(&tables, findings);
-        ownership(client, &tables, findings).await?;
+        identity(&tables, needs.task.writes, findings);
+        if needs.task.writes == Writes::Marker {
+            ownership(client, &tables, findings).await?;
+        }
     }
     Ok(())
 }
@@ -80,9 +82,10 @@ fn unlogged(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
 }
 
 /// What the log says of an old row must name the key that the target is written by.
-fn identity(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
+fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>) {
     let followed = || tables.iter().filter(|table| table.persistence == Persistence::Logged && table.kind != TableKind::Foreign);
-    if let Some(names) = listed(followed().filter(|table| table.table.key.is_none() && table.replica_identity != 'f')) {
+    let may_set = writes == Writes::Marker;
+    if let Some(names) = listed(followed().filter(|table| may_set && table.table.key.is_none() && table.replica_identity != 'f')) {
         findings.push(Finding::warning(
             "key",
             format!("{names}: no key, and no full replica identity"),

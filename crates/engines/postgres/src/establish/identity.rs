@@ -41,18 +41,37 @@ ORDER BY w.place, n.nspname, c.relname";
 
 /// Sees that every table's identity suffices, and changes those that do not.
 pub(super) async fn prepare(client: &Client, publication: &str, tables: &[Arc<Table>]) -> Result<()> {
+    let mut record = Record::read(client, publication).await?.unwrap_or_default();
+    for (row, wanted) in needing(client, tables).await? {
+        change(client, publication, &row, &wanted, &mut record).await?;
+    }
+    Ok(())
+}
+
+/// Tables (leaves, where there are partitions) whose identity does not suffice, each with the statement that changes it.
+pub(super) async fn unfit(client: &Client, tables: &[Arc<Table>]) -> Result<Vec<(TableName, String)>> {
+    let statement = |(row, wanted): (Row, String)| {
+        let table = TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
+        let alter = alter(&table, &wanted);
+        (table, alter)
+    };
+    Ok(needing(client, tables).await?.into_iter().map(statement).collect())
+}
+
+async fn needing(client: &Client, tables: &[Arc<Table>]) -> Result<Vec<(Row, String)>> {
     let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
     let rows = client.query(IDENTITIES, &[&schemas, &names]).await.map_err(error::from_server)?;
-    let mut record = Record::read(client, publication).await?.unwrap_or_default();
-    for row in &rows {
-        let place = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
-        let Some(table) = tables.get(place) else { continue };
-        if let Some(wanted) = needed(row, &table.key_names()) {
-            change(client, publication, row, &wanted, &mut record).await?;
-        }
-    }
-    Ok(())
+    let needing = rows.into_iter().filter_map(|row| {
+        let place = usize::try_from(row.get::<_, i64>(0) - 1).ok()?;
+        let wanted = needed(&row, &tables.get(place)?.key_names())?;
+        Some((row, wanted))
+    });
+    Ok(needing.collect())
+}
+
+fn alter(table: &TableName, wanted: &str) -> String {
+    format!("ALTER TABLE ONLY {} REPLICA IDENTITY {wanted}", quote::table(table))
 }
 
 /// The identity this relation must be given; None: what it has suffices.
@@ -89,7 +108,7 @@ async fn change(client: &Client, publication: &str, row: &Row, wanted: &str, rec
     next.0.retain(|(known, _)| *known != table);
     let first_known = record.0.iter().find(|(known, _)| *known == table).map(|(_, identity)| identity.clone());
     next.0.push((table.clone(), first_known.unwrap_or(before)));
-    let alter = format!("ALTER TABLE ONLY {} REPLICA IDENTITY {wanted}", quote::table(&table));
+    let alter = alter(&table, wanted);
     let sql = format!("{alter}; COMMENT ON PUBLICATION {} IS {}", quote::identifier(publication), quote::literal(&next.comment()));
     with_short_locks(client, &sql, &format!("table {table}")).await.map_err(|error| {
         if !error.is(&codes::RIGHTS_MISSING) {

@@ -7,9 +7,12 @@
 //! 5. the wait for transactions that were committed in the log and not yet visible, so that later snapshots show
 //!    everything before P0.
 //!
+//! Where the source may not be written to, 1 to 3 are its administrator's, and only looked at (`given`).
+//!
 //! All of it can be done again after a crash between any two steps: 1 to 3 find what is there, 4 replaces it.
 
 mod blockers;
+mod given;
 mod identity;
 mod locks;
 mod publication;
@@ -17,7 +20,7 @@ mod standby;
 
 use std::sync::Arc;
 
-use godwit_model::{Error, Position, Result, Table, Task, codes, failpoint};
+use godwit_model::{Error, Position, Result, Table, Task, Writes, codes, failpoint};
 
 use crate::changes::Slot;
 use crate::connect::{self, Session};
@@ -25,6 +28,7 @@ use crate::position::{Lsn, Place};
 use crate::replication::Replication;
 use crate::{changes, error, names, quote};
 
+pub(crate) use given::{lacking, must_be_whole};
 pub(crate) use publication::{Record, drop_and_restore};
 pub(crate) use standby::no_standby_of_ours;
 
@@ -71,9 +75,14 @@ async fn recognize(task: &Task, session: &Session, name: &str, position: &Positi
 async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]) -> Result<Founded> {
     must_log_logically(session).await?;
     changes::release(session, name, session.major()).await?;
-    publication::create(session, name).await?;
-    identity::prepare(session, name, tables).await?;
-    publication::publish(session, name, tables).await?;
+    match task.writes {
+        Writes::Marker => {
+            publication::create(session, name).await?;
+            identity::prepare(session, name, tables).await?;
+            publication::publish(session, name, tables).await?;
+        }
+        Writes::Never => given::must_be_there(session, name, tables).await?,
+    }
     let mut replication = Replication::open(&task.source, name).await?;
     let log = replication.identify().await?.log;
     failpoint("establish.slot.before");
@@ -97,10 +106,22 @@ async fn must_log_logically(session: &Session) -> Result<()> {
         .remedy("set `wal_level = logical` at the source and restart it"))
 }
 
+/// From 17 on a slot may be kept on standbys too, so that a promoted one goes on from it; a standby's own may not.
+const FAILOVER_SINCE: u32 = 17;
+
+async fn slot_options(session: &Session) -> Result<&'static str> {
+    if session.major() < FAILOVER_SINCE {
+        return Ok("EXPORT_SNAPSHOT");
+    }
+    let is_standby: bool = session.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(error::from_server)?.get(0);
+    Ok(if is_standby { "EXPORT_SNAPSHOT" } else { "(SNAPSHOT 'export', FAILOVER true)" })
+}
+
 /// Makes the slot; gives its first position and its snapshot's name.
 async fn create_slot(session: &Session, replication: &mut Replication, name: &str) -> Result<(Lsn, String)> {
     let process = replication.process();
-    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", quote::identifier(name));
+    let options = slot_options(session).await?;
+    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote::identifier(name));
     let answer = tokio::time::timeout(blockers::LIMIT, replication.query(&command)).await;
     let Ok(rows) = answer else {
         let blockers = blockers::name_all(session, process).await;

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use godwit_model::{Error, Result, Table, TableName, codes};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::locks::with_short_locks;
 use crate::{error, quote};
+
+/// Every change of every table, each partition's as its own.
+pub(super) const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = false";
 
 /// The first line of the comment; the lines behind it name one table each.
 const HEADING: &str = "Made by Godwit. Replica identities before it was made:";
@@ -22,19 +26,25 @@ impl Record {
         HEADING.to_owned() + &lines.collect::<String>()
     }
 
-    fn parse(comment: &str) -> Self {
+    /// None: someone else made it.
+    fn parse(comment: &str) -> Option<Self> {
+        if !comment.starts_with(HEADING) {
+            return None;
+        }
         let fields = comment.lines().skip(1).filter_map(|line| {
             let mut fields = line.split('\t');
             let (identity, schema, name) = (fields.next()?, fields.next()?, fields.next()?);
             Some((TableName::new(unescaped(schema), unescaped(name)), identity.to_owned()))
         });
-        Record(fields.collect())
+        Some(Record(fields.collect()))
     }
+
+    /// None: there is none that Godwit made.
 
     pub(crate) async fn read(client: &Client, publication: &str) -> Result<Option<Self>> {
         let sql = "SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1";
         let row = client.query_opt(sql, &[&publication]).await.map_err(error::from_server)?;
-        Ok(row.map(|row| Self::parse(row.get(0))))
+        Ok(row.and_then(|row| Self::parse(row.get(0))))
     }
 }
 
@@ -65,14 +75,22 @@ pub(super) async fn create(client: &Client, name: &str) -> Result<()> {
         return Ok(());
     }
     let name = quote::identifier(name);
-    let options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = false";
     let comment = quote::literal(&Record::default().comment());
-    let sql = format!("BEGIN; CREATE PUBLICATION {name} WITH ({options}); COMMENT ON PUBLICATION {name} IS {comment}; COMMIT");
-    let made = client.batch_execute(&sql).await.map_err(error::from_server);
+    let sql = format!("BEGIN; CREATE PUBLICATION {name} WITH ({OPTIONS}); COMMENT ON PUBLICATION {name} IS {comment}; COMMIT");
+    let made = client.batch_execute(&sql).await.map_err(|problem| match problem.code() {
+        Some(&SqlState::DUPLICATE_OBJECT) => not_ours(&name),
+        _ => error::from_server(problem),
+    });
     if made.is_err() && !client.is_closed() {
         client.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
     }
     made
+}
+
+fn not_ours(name: &str) -> Error {
+    Error::new(&codes::SETTING_UNSUITABLE, format!("there is a publication {name} that Godwit did not make"))
+        .remedy(format!("DROP PUBLICATION {name}, or let the task use it as it is: `source: {{writes: never}}`"))
+        .effect("nothing was changed")
 }
 
 const KINDS: &str = "
@@ -84,6 +102,13 @@ ORDER BY w.place";
 
 /// Puts exactly these tables into it.
 pub(super) async fn publish(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<()> {
+    let list = published(client, tables).await?;
+    let sql = format!("ALTER PUBLICATION {} SET TABLE {list}", quote::identifier(name));
+    with_short_locks(client, &sql, &format!("publication {name}")).await
+}
+
+/// The tables as a publication lists them.
+pub(super) async fn published(client: &Client, tables: &[Arc<Table>]) -> Result<String> {
     if tables.is_empty() {
         return Err(Error::new(&codes::NOTHING_SELECTED, "there is no table to publish"));
     }
@@ -98,9 +123,7 @@ pub(super) async fn publish(client: &Client, name: &str, tables: &[Arc<Table>]) 
         let only = if is_partitioned { "" } else { "ONLY " };
         list.push(format!("{only}{}", quote::table(&table.name)));
     }
-    let publication = quote::identifier(name);
-    let sql = format!("ALTER PUBLICATION {publication} SET TABLE {}", list.join(", "));
-    with_short_locks(client, &sql, &format!("publication {name}")).await
+    Ok(list.join(", "))
 }
 
 pub(super) fn missing(table: &TableName) -> Error {
@@ -127,7 +150,8 @@ mod tests {
             (TableName::new("public", "a\tb\n\\c"), "DEFAULT".to_owned()),
             (TableName::new("x y", "ünï"), "USING INDEX \"i\"".to_owned()),
         ]);
-        assert_eq!(Record::parse(&record.comment()), record);
-        assert_eq!(Record::parse(""), Record::default());
+        assert_eq!(Record::parse(&record.comment()), Some(record));
+        assert_eq!(Record::parse(&Record::default().comment()), Some(Record::default()));
+        assert_eq!(Record::parse("the administrator's"), None);
     }
 }

@@ -14,17 +14,17 @@ use tokio_postgres::{Client, NoTls};
 /// Every wait of these tests.
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn versions() -> impl Iterator<Item = &'static Postgres> {
+pub(super) fn versions() -> impl Iterator<Item = &'static Postgres> {
     [15, 18].into_iter().filter_map(servers::shared)
 }
 
-async fn client(url: &str) -> Client {
+pub(super) async fn client(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-fn task(server: &Postgres, name: &str) -> Task {
+pub(super) fn task(server: &Postgres, name: &str) -> Task {
     let mut task = godwit_testkit::task::task(name);
     task.source = EndpointConfig {
         engine: "postgres".to_owned(),
@@ -83,14 +83,14 @@ impl Case {
     }
 }
 
-struct Reader {
+pub(super) struct Reader {
     stream: Box<dyn ChangeStream>,
     layouts: HashMap<LayoutId, Arc<Layout>>,
-    last: Option<Position>,
+    pub(super) last: Option<Position>,
 }
 
 impl Reader {
-    fn new(stream: Box<dyn ChangeStream>) -> Reader {
+    pub(super) fn new(stream: Box<dyn ChangeStream>) -> Reader {
         Reader { stream, layouts: HashMap::new(), last: None }
     }
 
@@ -109,7 +109,7 @@ impl Reader {
     }
 
     /// Everything up to the end of the transaction of this marker, markers and progress left out.
-    async fn until_marker(&mut self, name: &str) -> Vec<String> {
+    pub(super) async fn until_marker(&mut self, name: &str) -> Vec<String> {
         let mut told = Vec::new();
         loop {
             match self.next().await.unwrap() {

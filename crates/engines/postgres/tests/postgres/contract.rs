@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use godwit_model::{Source, TableName, Target, Task, Value};
+use godwit_model::{Source, TableName, Target, Task, Value, Writes};
 use godwit_testkit::contract::{Bench, Harness};
 use godwit_testkit::dialect::Dialect;
 use godwit_testkit::neutral::{Kind, Neutral, NeutralRow, NeutralTable, NeutralTransaction};
@@ -17,12 +17,18 @@ use super::pair;
 /// Databases of one shared server.
 struct PostgresHarness {
     server: &'static Postgres,
+    writes: Writes,
 }
 
 impl PostgresHarness {
     /// None where the version is not there and may be skipped.
     fn new(major: u16) -> Option<Self> {
-        servers::shared(major).map(|server| PostgresHarness { server })
+        servers::shared(major).map(|server| PostgresHarness { server, writes: Writes::Marker })
+    }
+
+    /// As `new`; nothing may be written to a source.
+    fn unwritten(major: u16) -> Option<Self> {
+        Self::new(major).map(|harness| PostgresHarness { writes: Writes::Never, ..harness })
     }
 }
 
@@ -33,6 +39,7 @@ struct PostgresBench {
     url: String,
     tables: Vec<NeutralTable>,
     dialect: Dialect,
+    writes: Writes,
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -42,13 +49,31 @@ impl Harness for PostgresHarness {
     async fn fresh(&self, tables: &[NeutralTable]) -> Box<dyn Bench> {
         let name = format!("bench_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let url = self.server.create_database(&name);
-        let bench = PostgresBench { server: self.server, name, url, tables: tables.to_vec(), dialect: Dialect::postgres("public") };
+        let bench = PostgresBench {
+            server: self.server,
+            name,
+            url,
+            tables: tables.to_vec(),
+            dialect: Dialect::postgres("public"),
+            writes: self.writes,
+        };
         let user = user(&bench.url).await;
         for statement in tables.iter().flat_map(|table| bench.dialect.create(table)) {
             user.batch_execute(&statement).await.unwrap();
         }
+        if self.writes == Writes::Never && !tables.is_empty() {
+            user.batch_execute(&given(&bench.name, tables)).await.unwrap();
+        }
         Box::new(bench)
     }
+}
+
+/// What an administrator makes for a task that may make nothing itself.
+fn given(name: &str, tables: &[NeutralTable]) -> String {
+    let keyless = tables.iter().filter(|table| table.key.is_empty());
+    let identities: String = keyless.map(|table| format!("ALTER TABLE public.{} REPLICA IDENTITY FULL; ", table.name)).collect();
+    let list: Vec<String> = tables.iter().map(|table| format!("public.{}", table.name)).collect();
+    format!("{identities}CREATE PUBLICATION godwit_{name} FOR TABLE {}", list.join(", "))
 }
 
 async fn user(url: &str) -> Client {
@@ -64,6 +89,7 @@ impl Bench for PostgresBench {
         let mut task = godwit_testkit::task::task(&self.name);
         (task.source, task.target) = (pair::endpoint(self.server, &self.name), pair::endpoint(self.server, &self.name));
         task.schema.create = godwit_model::Create::Tables;
+        task.writes = self.writes;
         task
     }
 
@@ -98,6 +124,14 @@ impl Bench for PostgresBench {
         }
         rows.sort();
         rows
+    }
+
+    async fn select(&self, tables: &[TableName]) {
+        if self.writes == Writes::Never {
+            let list: Vec<String> = tables.iter().map(|table| format!("public.{}", table.name)).collect();
+            let sql = format!("ALTER PUBLICATION godwit_{} SET TABLE {}", self.name, list.join(", "));
+            user(&self.url).await.batch_execute(&sql).await.unwrap();
+        }
     }
 
     fn value(&self, _kind: Kind, value: &Neutral) -> Value {
@@ -170,5 +204,18 @@ macro_rules! contracts {
     };
 }
 
+macro_rules! unwritten_contracts {
+    ($version:ident, $major:literal) => {
+        mod $version {
+            godwit_testkit::source_contract!(match super::PostgresHarness::unwritten($major) {
+                Some(harness) => harness,
+                None => return,
+            });
+        }
+    };
+}
+
+unwritten_contracts!(unwritten_15, 15);
+unwritten_contracts!(unwritten_18, 18);
 contracts!(postgres_15, 15);
 contracts!(postgres_18, 18);

@@ -11,4 +11,5 @@ mod load;
 mod pair;
 mod schema;
 mod target;
+mod unwritten;
 mod values;
