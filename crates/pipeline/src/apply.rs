@@ -4,6 +4,10 @@
 //! by set; each of its transactions row by row in source order; the failing transaction with its rows deleted and put back
 //! as final images (source order alone is not always accepted: constraints that the source checks at the end of a statement
 //! or transaction). After that the task stops.
+//!
+//! In the convergent window there is one more way: a row copied later may hold a unique value that a change puts under
+//! another key. That row is right, or becomes it by changes of its own; the one that finds no place is removed and its key
+//! goes on the re-read list.
 
 use godwit_model::{Applied, Applier, Error, Group, Mismatch, Result, RowBatch, TableWrite, Value, WriteKind, codes, failpoint};
 
@@ -63,8 +67,28 @@ async fn write_transaction(applier: &mut dyn Applier, part: &Part, prepared: &Pr
     let Some(writes) = as_final_images(part, prepared.convergent)? else { return Err(first) };
     match applier.apply(&Group { writes, origin: origin.clone() }).await? {
         Applied::AsExpected => Ok(reread),
+        _ if prepared.convergent => yielding(applier, ordered, reread).await,
         _ => Err(first),
     }
+}
+
+/// One write after the other. A row whose place at the target is taken gives way, and is read again.
+async fn yielding(applier: &mut dyn Applier, ordered: Group, mut reread: Vec<Reread>) -> Result<Vec<Reread>> {
+    for write in ordered.writes {
+        let taken = removed(&write);
+        let single = Group { writes: vec![write], origin: ordered.origin.clone() };
+        let (refused, keys) = match (applier.apply(&single).await?, taken) {
+            (Applied::AsExpected, _) => continue,
+            (Applied::Refused(error), Some(keys)) if error.is(&codes::CONFLICT) => (error, keys),
+            (other, _) => return Err(complaint(&single, other)),
+        };
+        reread.extend(keys.rows.rows().map(|key| Reread { mapping: keys.mapping.clone(), key: key.to_vec() }));
+        match applier.apply(&Group { writes: vec![keys], origin: single.origin }).await? {
+            Applied::AsExpected => {}
+            _ => return Err(refused),
+        }
+    }
+    Ok(reread)
 }
 
 fn push_all(coalescer: &mut Coalescer, part: &Part) -> Result<()> {

@@ -21,6 +21,8 @@ use crate::facts::{self, Facts, Plan};
 pub const CHUNK_BYTES: u64 = 64 << 20;
 /// Blocks travel one at a time per worker; small enough that all workers together stay far below the memory limit.
 const BLOCK_BYTES: usize = 256 << 10;
+/// How often a table is planned anew because its rows stand in each other's way: by then it is no matter of snapshots.
+const MOST_GENERATIONS: u64 = 20;
 
 /// A selected table and where it goes.
 #[derive(Clone, Debug)]
@@ -157,16 +159,18 @@ impl Loader {
         Ok(jobs(route, &plan, &all))
     }
 
-    /// A chunk over old rows may meet one whose unique value has moved to another key since: then the old rows must go.
-    fn is_blocked(&self, error: &Error) -> bool {
-        self.over_old_rows && [&codes::KEY_EXISTS, &codes::CONFLICT].into_iter().any(|code| error.is(code))
+    /// A chunk over rows of an earlier moment may meet one whose unique value has moved to another key since: then those
+    /// rows must go, and the whole table is copied anew from one snapshot.
+    fn is_blocked(&self, job: &Job, mode: ChunkMode, error: &Error) -> bool {
+        let earlier = self.over_old_rows || (mode == ChunkMode::Upsert && !self.beside_strangers);
+        earlier && job.generation < MOST_GENERATIONS && [&codes::KEY_EXISTS, &codes::CONFLICT].into_iter().any(|code| error.is(code))
     }
 
     async fn make_plan(&self, facts: &mut Facts, route: &Route, view: &Mutex<View>, generation: u64) -> Result<Plan> {
         let snapshot = view.lock().await.snapshot.clone();
         let plan = Plan { generation, chunks: snapshot.plan(&route.table, self.chunk_bytes).await? };
         let entry = facts::plan_entry(&route.table.name, &plan);
-        if generation > 1 && self.over_old_rows {
+        if generation > 1 && (self.over_old_rows || (route.mapping.has_uniques && !self.beside_strangers)) {
             self.target.empty(&self.lease, std::slice::from_ref(&route.mapping.target), false, &entry).await?;
         } else {
             self.target.record(&self.lease, std::slice::from_ref(&entry)).await?;
@@ -212,7 +216,7 @@ impl Loader {
         failpoint("load.chunk.written");
         let write = ChunkWrite { mapping, mode, done: &done };
         let written = match self.target.write_chunk(&self.lease, &write, rows.as_mut()).await {
-            Err(error) if self.is_blocked(&error) => ChunkWritten::Stale,
+            Err(error) if self.is_blocked(job, mode, &error) => ChunkWritten::Stale,
             written => written?,
         };
         failpoint("load.chunk.committed");

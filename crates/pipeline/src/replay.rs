@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use godwit_model::{
-    Applier, Checkpoint, Entry, Error, Event, Lease, LogId, Marker, Micros, Observer, PipelineStage, Result, Sequence, Source, Target,
-    codes, failpoint,
+    Applied, Applier, Checkpoint, Entry, Error, Event, Lease, LogId, Marker, Micros, Observer, PipelineStage, Result, RowBatch, Sequence,
+    Source, TableMapping, Target, codes, failpoint,
 };
 use godwit_store::{ChangeLog, LogReader, Record};
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apply::{self, Prepared};
 use crate::assemble::{Assembler, End, Work};
+use crate::coalesce::Reread;
 use crate::facts::{self, Facts};
 use crate::load::Route;
 use crate::passages::Passages;
@@ -32,6 +33,9 @@ pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(10);
 /// coalesced copy, stay below half of it.
 const GROUP_SHARE: u64 = 16;
 const LARGEST_GROUP: u64 = 16 << 20;
+/// How often in a row keys of the re-read list may find their place taken. Each time P1 moves behind what was read, so
+/// that a row of the source's gives its place up; one that is not the source's never does.
+const MOST_TAKEN: u32 = 20;
 
 pub(crate) struct Replay {
     pub source: Arc<dyn Source>,
@@ -64,6 +68,8 @@ struct Writer<'a> {
     checkpoint: Option<Checkpoint>,
     pass: Pass,
     reread: reread::List,
+    /// How often in a row rows of the list found their places taken.
+    taken: u32,
     last_durable: Instant,
     /// Something was committed since.
     unflushed: bool,
@@ -94,6 +100,7 @@ impl Replay {
             checkpoint: checkpoint.clone(),
             pass,
             reread,
+            taken: 0,
             last_durable: Instant::now(),
             unflushed: false,
             inside: false,
@@ -237,7 +244,8 @@ impl Writer<'_> {
         self.timing(PipelineStage::Applied, end.changes, started);
         let met = self.pass.until.as_ref().is_some_and(|until| end.markers.contains(until));
         let mut entries = end.entries.clone();
-        let again = (met && !self.reread.is_empty()) || self.reread.is_long();
+        // what found its place taken is read again no sooner than at the marker: until then nothing may have moved
+        let again = (met && !self.reread.is_empty()) || (self.reread.is_long() && self.taken == 0);
         if again {
             entries.extend(self.read_again().await?);
         } else {
@@ -262,33 +270,70 @@ impl Writer<'_> {
     /// Copies the rows of the re-read list as they are now; P1 moves behind that moment.
     async fn read_again(&mut self) -> Result<Vec<Entry>> {
         failpoint("apply.reread");
-        if self.copy_listed().await?.is_some() {
+        let listed = reread::batches(self.reread.keys());
+        let mut left = Vec::new();
+        if self.copy_listed(&listed).await?.is_some() {
             // a unique value of one listed row may be held by another one: all of them go first
-            for (mapping, keys) in reread::batches(self.reread.keys()) {
-                self.applier.apply(&reread::removal(mapping, keys, &self.replay.origin)).await?;
+            for (mapping, keys) in &listed {
+                self.applier.apply(&reread::removal(mapping.clone(), keys.clone(), &self.replay.origin)).await?;
             }
-            if let Some(refused) = self.copy_listed().await? {
-                return Err(refused);
-            }
+            left = self.copy_singly(&listed).await?;
         }
+        self.taken = if left.is_empty() { 0 } else { self.taken + 1 };
         let marker = new_marker(&self.replay.origin);
         self.replay.source.mark(&marker).await?;
         self.reread.clear();
         self.pass.until = Some(marker.clone());
-        Ok(vec![facts::marker_entry(&marker), facts::removal("reread")])
+        let list = reread::entry(&left).unwrap_or_else(|| facts::removal("reread"));
+        self.reread.add(left);
+        Ok(vec![facts::marker_entry(&marker), list])
     }
 
     /// The target's complaint, if it has one.
-    async fn copy_listed(&mut self) -> Result<Option<Error>> {
-        for (mapping, keys) in reread::batches(self.reread.keys()) {
-            let group = reread::group(&*self.replay.source, mapping, keys, &self.replay.origin).await?;
-            match self.applier.apply(&group).await? {
-                godwit_model::Applied::AsExpected => {}
-                godwit_model::Applied::Refused(error) => return Ok(Some(error)),
-                godwit_model::Applied::Unexpected(_) => return Err(Error::internal("an upsert was counted")),
+    async fn copy_listed(&mut self, listed: &[(Arc<TableMapping>, RowBatch)]) -> Result<Option<Error>> {
+        for (mapping, keys) in listed {
+            if let Some(refused) = self.copy_some(mapping, keys).await? {
+                return Ok(Some(refused));
             }
         }
         Ok(None)
+    }
+
+    async fn copy_some(&mut self, mapping: &Arc<TableMapping>, keys: &RowBatch) -> Result<Option<Error>> {
+        let group = reread::group(&*self.replay.source, mapping.clone(), keys.clone(), &self.replay.origin).await?;
+        match self.applier.apply(&group).await? {
+            Applied::AsExpected => Ok(None),
+            Applied::Refused(error) => Ok(Some(error)),
+            Applied::Unexpected(_) => Err(Error::internal("an upsert was counted")),
+        }
+    }
+
+    /// Gives the keys whose rows find a unique value of theirs taken: the row that holds it is of an earlier moment, and
+    /// gives it up before the next marker.
+    async fn copy_singly(&mut self, listed: &[(Arc<TableMapping>, RowBatch)]) -> Result<Vec<Reread>> {
+        let mut left = Vec::new();
+        let mut refused = None;
+        for (mapping, keys) in listed {
+            if self.copy_some(mapping, keys).await?.is_none() {
+                continue;
+            }
+            for key in keys.rows() {
+                let mut one = RowBatch::new(keys.stride());
+                one.push(key.iter().cloned());
+                match self.copy_some(mapping, &one).await? {
+                    None => {}
+                    Some(error) if error.is(&codes::CONFLICT) => {
+                        refused = Some(error);
+                        left.push(Reread { mapping: mapping.clone(), key: key.to_vec() });
+                    }
+                    Some(error) => return Err(error),
+                }
+            }
+        }
+        match refused {
+            Some(error) if self.taken >= MOST_TAKEN => Err(error),
+            _ => Ok(left),
+        }
     }
 
     async fn commit(&mut self, end: &End, entries: &[Entry]) -> Result<()> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use godwit_model::{ByteCount, Error, Event};
+use godwit_model::{ByteCount, Error, Event, Existing};
 use godwit_pipeline::{Running, Until};
 use godwit_testkit::faults::FaultPlan;
 use godwit_testkit::memory::{LostCommit, SourceOptions};
 
-use crate::world::{Users, World, accounts, events, purses, total};
+use crate::world::{Users, World, accounts, badges, events, purses, total};
 
 /// Of each of two faults, per call.
 const CHANCE: f64 = 0.01;
@@ -77,6 +77,15 @@ async fn history(seed: u64) {
         world.first.create_table(events());
     }
     let mut users = Users::new(seed ^ 0x5eed, keyless);
+    users.badges = random.bool();
+    if users.badges {
+        world.first.create_table(badges());
+    }
+    if random.u8(0..3) == 0 {
+        // the owner's tables stay, with their unique constraints from the first row on
+        world.task.existing = Existing::Truncate;
+        [purses(), badges()][..1 + usize::from(users.badges)].iter().for_each(|spec| world.second.create_table(spec.clone()));
+    }
     users.settle_in(&world.first);
     let money = total(&world.first.view());
     let consistent = Arc::new(AtomicBool::new(false));

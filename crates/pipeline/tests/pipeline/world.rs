@@ -76,6 +76,12 @@ pub fn purses() -> TableSpec {
         .unique("purse_tag", &["tag"])
 }
 
+/// A second unique value and a large column: what the log does not tell in full meets what stands in the way.
+pub fn badges() -> TableSpec {
+    let spec = TableSpec::new("shop", "badge").column("id", "int").column("tag", "int").large("note", "text");
+    spec.key(&["id"]).unique("badge_tag", &["tag"])
+}
+
 pub fn events() -> TableSpec {
     TableSpec::new("shop", "event").column("what", "text").column("number", "int")
 }
@@ -116,7 +122,7 @@ impl World {
     /// Both stores hold the same rows in every table of the first.
     pub fn assert_equal(&self, context: &str) {
         let (here, there) = (self.first.view(), self.second.view());
-        for spec in [accounts(), purses(), events()] {
+        for spec in [accounts(), purses(), badges(), events()] {
             assert_eq!(here.sorted_rows(&spec.name), there.sorted_rows(&spec.name), "{context}: {}", spec.name);
         }
     }
@@ -142,6 +148,8 @@ pub fn text(text: &str) -> Value {
 pub struct Users {
     pub random: fastrand::Rng,
     pub keyless: bool,
+    /// Whether there is a table whose unique values wander from key to key.
+    pub badges: bool,
     next: i64,
 }
 
@@ -149,7 +157,7 @@ const KEYS: i64 = 8;
 
 impl Users {
     pub fn new(seed: u64, keyless: bool) -> Self {
-        Users { random: fastrand::Rng::with_seed(seed), keyless, next: 1000 }
+        Users { random: fastrand::Rng::with_seed(seed), keyless, badges: false, next: 1000 }
     }
 
     pub fn settle_in(&mut self, store: &MemoryStore) {
@@ -184,9 +192,10 @@ impl Users {
 
     fn change(&mut self, tx: &mut Transaction) -> Result<()> {
         match self.random.u8(0..10) {
+            7 if self.keyless => self.event(tx),
+            2..=7 if self.badges => self.badge(tx),
             0..=3 => self.account(tx),
             4..=6 => self.purse(tx),
-            7 if self.keyless => self.event(tx),
             8 => {
                 tx.savepoint()?;
                 self.account(tx)?;
@@ -237,6 +246,27 @@ impl Users {
                 }
             }
             (Some(_), _) => tx.update(&table, &[name], &[("tag", int(self.next))]),
+        }
+    }
+
+    fn badge(&mut self, tx: &mut Transaction) -> Result<()> {
+        let table = badges().name;
+        let (id, other) = (self.random.i64(0..KEYS), self.random.i64(0..KEYS));
+        self.next += 1;
+        let (there, there_too) = (tx.get(&table, &[int(id)])?, tx.get(&table, &[int(other)])?);
+        match (there, there_too, self.random.u8(0..6)) {
+            (None, _, _) => tx.insert(&table, vec![int(id), int(self.next), text(&format!("badge {}", self.next))]),
+            (Some(row), None, 0) => {
+                tx.delete(&table, &[int(id)])?;
+                tx.insert(&table, vec![int(other), row[1].clone(), text(&format!("badge {}", self.next))])
+            }
+            (Some(_), None, 1) => tx.update(&table, &[int(id)], &[("id", int(other))]),
+            (Some(row), Some(_), 0..=3) if id != other => {
+                tx.update(&table, &[int(id)], &[("tag", int(self.next))])?;
+                tx.update(&table, &[int(other)], &[("tag", row[1].clone())])
+            }
+            (Some(_), _, 4) => tx.delete(&table, &[int(id)]),
+            (Some(_), _, _) => tx.update(&table, &[int(id)], &[("note", text(&format!("changed {}", self.next)))]),
         }
     }
 
