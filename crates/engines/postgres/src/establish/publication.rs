@@ -40,7 +40,6 @@ impl Record {
     }
 
     /// None: there is none that Godwit made.
-
     pub(crate) async fn read(client: &Client, publication: &str) -> Result<Option<Self>> {
         let sql = "SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1";
         let row = client.query_opt(sql, &[&publication]).await.map_err(error::from_server)?;
