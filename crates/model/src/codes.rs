@@ -83,6 +83,7 @@ codes! {
     NOT_CONFIRMED = 6007, Input, "a question was not answered";
     FINISHED = 6008, Input, "this task is finished";
     UNSETTLED = 6009, No, "rows changed too often to be compared";
+    WRITERS_LEFT = 6010, No, "users still write to the source";
     // 9xxx
     INTERNAL = 9001, Person, "an invariant of Godwit's own is broken";
 }

@@ -40,7 +40,7 @@ pub use name::{TableName, glob_matches};
 pub use position::{Checkpoint, LogId, Marker, Micros, Position, Sequence};
 pub use schema::{Column, Description, Key, NotCarried, SchemaItem, SequenceValue, Stage, Table, UniqueKey};
 pub use source::{
-    Capabilities, ChangeStream, Chunk, ChunkEnd, Established, LoadBlock, ReadSpec, RowReader, Snapshot, Source, SourceNeeds, Trace,
+    Capabilities, ChangeStream, Chunk, ChunkEnd, Established, LoadBlock, Look, ReadSpec, RowReader, Snapshot, Source, SourceNeeds, Trace,
 };
 pub use target::{
     Applied, Applier, ChunkMode, ChunkWrite, ChunkWritten, Entry, Holder, Lease, LeaseRecord, Mismatch, Present, Target, TargetNeeds,

@@ -85,6 +85,19 @@ pub trait Source: Send + Sync {
     async fn remove_traces(&self) -> Result<()>;
 
     fn examiner(&self) -> &dyn Examiner;
+
+    /// Opens a view of the store at one exact place of its log, for comparing. The place lies behind everything that a
+    /// stream has given before the call. None: the store cannot tell now (no free slot, a transaction that stays open).
+    async fn look(&self) -> Result<Option<Look>>;
+
+    /// Whether a transaction that a stream gave with this position shows in a look at that place.
+    fn shows(&self, look: &Position, commit: &Position) -> Result<bool>;
+}
+
+/// The store as it was at one place of its log. Dropping it lets the store go on.
+pub struct Look {
+    pub position: Position,
+    pub examiner: Box<dyn Examiner>,
 }
 
 /// Facts that planning asks instead of the engine's name.

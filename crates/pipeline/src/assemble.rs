@@ -24,6 +24,7 @@ pub(crate) struct Part {
     /// Batch and, for each of its changes, the projection (None: of a table that is not selected).
     pub batches: Vec<(ChangeBatch, Vec<Option<Arc<Projection>>>)>,
     changes: u64,
+    selected: u64,
     weight: usize,
     markers: Vec<Marker>,
 }
@@ -38,8 +39,25 @@ pub(crate) struct End {
     pub markers: Vec<Marker>,
     pub transactions: u64,
     pub changes: u64,
+    /// Those of them that are of selected tables.
+    pub selected: u64,
     /// When the group's first transaction was committed at the source.
     pub oldest: Micros,
+}
+
+impl End {
+    fn nothing(sequence: Sequence, position: &Position) -> Self {
+        End {
+            position: position.clone(),
+            sequence,
+            entries: Vec::new(),
+            markers: Vec::new(),
+            transactions: 0,
+            changes: 0,
+            selected: 0,
+            oldest: NOTHING_WAITS,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -153,15 +171,7 @@ impl Assembler {
         if self.open.is_some() {
             return;
         }
-        let end = self.end.get_or_insert_with(|| End {
-            position: position.clone(),
-            sequence,
-            entries: Vec::new(),
-            markers: Vec::new(),
-            transactions: 0,
-            changes: 0,
-            oldest: NOTHING_WAITS,
-        });
+        let end = self.end.get_or_insert_with(|| End::nothing(sequence, position));
         end.position = position.clone();
         end.sequence = sequence;
     }
@@ -180,6 +190,7 @@ impl Assembler {
         let part = self.part()?;
         part.weight += batch.weight();
         part.changes += batch.len() as u64;
+        part.selected += places.iter().flatten().count() as u64;
         part.batches.push((batch.clone(), places));
         Ok(())
     }
@@ -188,17 +199,19 @@ impl Assembler {
         self.part()?;
         let Some(mut part) = self.open.take() else { return Ok(()) };
         let before = self.end.take();
-        let (mut entries, mut markers, transactions, changes, oldest) = match before {
-            Some(end) => (end.entries, end.markers, end.transactions, end.changes, end.oldest.min(time)),
-            None => (Vec::new(), Vec::new(), 0, 0, time),
-        };
+        let mut end = before.unwrap_or_else(|| End::nothing(sequence, position));
         self.cut = !part.markers.is_empty() || self.handed_over;
         self.weight += part.weight;
-        entries.append(&mut self.entries);
-        markers.append(&mut part.markers);
-        let changes = changes + part.changes;
+        end.position = position.clone();
+        end.sequence = sequence;
+        end.entries.append(&mut self.entries);
+        end.markers.append(&mut part.markers);
+        end.transactions += 1;
+        end.changes += part.changes;
+        end.selected += part.selected;
+        end.oldest = end.oldest.min(time);
         self.whole.push(part);
-        self.end = Some(End { position: position.clone(), sequence, entries, markers, transactions: transactions + 1, changes, oldest });
+        self.end = Some(end);
         Ok(())
     }
 }

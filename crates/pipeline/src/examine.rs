@@ -2,7 +2,9 @@
 //!
 //! Blocks of rows are compared by digests that each server computes; only blocks that differ are looked into, down to
 //! keys. A key that looks different may only have been on its way: it is looked at again, before and after replication has
-//! passed a marker, until the source's row held still and the target's either equals it or does not.
+//! passed a marker, until the source's row held still and the target's either equals it or does not. Rows without a key
+//! cannot be told apart: while they change, the target is held at the very place of the source's log at which the source
+//! is looked at.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,9 +14,12 @@ use hashbrown::HashMap;
 
 use crate::coalesce::{Reread, key_bytes};
 use crate::load::Route;
+use crate::running::Still;
 
 /// Rows a block should hold: small enough to list, large enough that digests are few.
 const ROWS_PER_BLOCK: u64 = 512;
+/// How many times more blocks than planned a table may ask for before it is dealt anew.
+const MOST_COARSE: u64 = 8;
 /// Digests held at once, 40 bytes each on both sides.
 const MOST_BLOCKS: u64 = 1 << 16;
 /// Blocks listed key by key in one question: about `ROWS_PER_BLOCK` times this many rows in memory for each side.
@@ -78,15 +83,19 @@ impl VerifyReport {
     }
 }
 
-/// Waits until replication has passed everything committed at the source so far.
 pub(crate) trait Settle {
+    /// Waits until replication has passed everything committed at the source so far.
     fn settle(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Holds both sides at one place, if the source can be looked at so.
+    fn still(&mut self) -> impl Future<Output = Result<Option<Still>>> + Send;
 }
 
 pub(crate) async fn verify(source: &dyn Source, target: &dyn Target, routes: &[Route], settle: &mut impl Settle) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
-    for route in routes {
-        let table = Compare::of(source, target, route);
+    let generated = generated_on_both(target, routes).await?;
+    for (route, generated) in routes.iter().zip(&generated) {
+        let table = Compare::of(source, target, route, generated);
         report.tables.push(table.run(settle).await?);
     }
     Ok(report)
@@ -103,7 +112,8 @@ pub(crate) struct SuspectKeys {
 pub(crate) async fn suspects(source: &dyn Source, target: &dyn Target, routes: &[Route]) -> Result<SuspectKeys> {
     let mut found = SuspectKeys { keys: Vec::new(), complete: true };
     for route in routes.iter().filter(|route| route.mapping.has_key()) {
-        let compare = Compare::of(source, target, route);
+        // a value that the target computes cannot be copied anew
+        let mut compare = Compare::of(source, target, route, &[]);
         let (_, blocks) = compare.differing_blocks().await?;
         let mut suspects = Suspects::new();
         for some in blocks.chunks(BLOCKS_AT_ONCE) {
@@ -112,6 +122,26 @@ pub(crate) async fn suspects(source: &dyn Source, target: &dyn Target, routes: &
         found.keys.extend(suspects.into_values().map(|key| Reread { mapping: route.mapping.clone(), key }));
     }
     Ok(found)
+}
+
+type GeneratedColumns = Vec<(String, String)>;
+
+/// Columns that both sides compute, with their types: they are never written, and must come out alike.
+async fn generated_on_both(target: &dyn Target, routes: &[Route]) -> Result<Vec<GeneratedColumns>> {
+    let has_any = |route: &Route| route.table.columns.iter().any(|column| column.generated);
+    if !routes.iter().any(has_any) {
+        return Ok(vec![Vec::new(); routes.len()]);
+    }
+    let names: Vec<TableName> = routes.iter().filter(|route| has_any(route)).map(|route| route.mapping.target.clone()).collect();
+    let present = target.present(&names).await?;
+    let of = |route: &Route| {
+        let there = present.iter().find(|present| present.table.name == route.mapping.target);
+        let columns = there.map(|present| &present.table.columns[..]).unwrap_or_default();
+        let alike = |name: &str| columns.iter().any(|column| column.generated && column.name == name);
+        let here = route.table.columns.iter().filter(|column| column.generated && alike(&column.name));
+        here.map(|column| (column.name.clone(), column.type_name.clone())).collect()
+    };
+    Ok(routes.iter().map(of).collect())
 }
 
 struct Compare<'a> {
@@ -126,18 +156,15 @@ struct Compare<'a> {
 type Suspects = HashMap<Box<[u8]>, Row>;
 
 impl<'a> Compare<'a> {
-    fn of(source: &'a dyn Source, target: &'a dyn Target, route: &'a Route) -> Self {
-        let blocks = (route.table.estimated_rows / ROWS_PER_BLOCK).clamp(1, MOST_BLOCKS) as u32;
-        Compare {
-            mapping: &route.mapping,
-            source: source.examiner(),
-            target: target.examiner(),
-            at_source: DigestPlan::of_source(&route.mapping, blocks),
-            at_target: DigestPlan::of_target(&route.mapping, blocks),
-        }
+    fn of(source: &'a dyn Source, target: &'a dyn Target, route: &'a Route, generated: &[(String, String)]) -> Self {
+        let blocks = blocks_for(route.table.estimated_rows);
+        let (mut at_source, mut at_target) = (DigestPlan::of_source(&route.mapping, blocks), DigestPlan::of_target(&route.mapping, blocks));
+        at_source.columns.extend_from_slice(generated);
+        at_target.columns.extend_from_slice(generated);
+        Compare { mapping: &route.mapping, source: source.examiner(), target: target.examiner(), at_source, at_target }
     }
 
-    async fn run(&self, settle: &mut impl Settle) -> Result<TableReport> {
+    async fn run(mut self, settle: &mut impl Settle) -> Result<TableReport> {
         if !self.mapping.has_key() {
             return self.run_without_key(settle).await;
         }
@@ -158,10 +185,24 @@ impl<'a> Compare<'a> {
     }
 
     /// The source's row count and the blocks whose digests differ.
-    async fn differing_blocks(&self) -> Result<(u64, Vec<u32>)> {
-        let (here, there) = tokio::try_join!(self.source.digest(&self.at_source), self.target.digest(&self.at_target))?;
-        let rows = here.iter().map(|block| block.rows).sum();
-        Ok((rows, differing(&here, &there)))
+    async fn differing_blocks(&mut self) -> Result<(u64, Vec<u32>)> {
+        loop {
+            let (here, there) = tokio::try_join!(self.source.digest(&self.at_source), self.target.digest(&self.at_target))?;
+            let blocks = differing(&here, &there);
+            if blocks.is_empty() || !self.cut_finer(&here, &there) {
+                return Ok((count(&here), blocks));
+            }
+        }
+    }
+
+    /// Whether blocks hold so many more rows than the plan thought that they could not be listed, and are smaller now.
+    fn cut_finer(&mut self, here: &[BlockDigest], there: &[BlockDigest]) -> bool {
+        let wanted = blocks_for(count(here).max(count(there)));
+        let coarse = u64::from(wanted) > u64::from(self.at_source.blocks) * MOST_COARSE;
+        if coarse {
+            (self.at_source.blocks, self.at_target.blocks) = (wanted, wanted);
+        }
+        coarse
     }
 
     /// Collects keys whose hashes differ; counts those there is no room for.
@@ -218,22 +259,26 @@ impl<'a> Compare<'a> {
     }
 
     /// Without a key rows are a multiset of hashes; it is compared whenever the source held still around the look.
-    async fn run_without_key(&self, settle: &mut impl Settle) -> Result<TableReport> {
+    async fn run_without_key(&mut self, settle: &mut impl Settle) -> Result<TableReport> {
         for _ in 0..ROUNDS {
             let before = self.source.digest(&self.at_source).await?;
             settle.settle().await?;
             let there = self.target.digest(&self.at_target).await?;
             let after = self.source.digest(&self.at_source).await?;
-            let rows = after.iter().map(|block| block.rows).sum();
-            let mut report = self.report(rows);
+            let mut report = self.report(count(&after));
             if differing(&after, &there).is_empty() {
                 return Ok(report);
             }
-            if differing(&before, &after).is_empty() {
-                for blocks in differing(&after, &there).chunks(BLOCKS_AT_ONCE) {
-                    self.multiset(blocks, &mut report).await?;
-                }
+            let held_still = differing(&before, &after).is_empty();
+            if self.cut_finer(&after, &there) {
+                continue;
+            }
+            if held_still {
+                self.multisets(self.source, &differing(&after, &there), &mut report).await?;
                 return Ok(report);
+            }
+            if let Some(still) = settle.still().await? {
+                return self.run_at_one_place(&still).await;
             }
         }
         let mut report = self.report(0);
@@ -241,15 +286,33 @@ impl<'a> Compare<'a> {
         Ok(report)
     }
 
-    async fn multiset(&self, blocks: &[u32], report: &mut TableReport) -> Result<()> {
-        let (here, there) = tokio::try_join!(self.source.hashes(&self.at_source, blocks), self.target.hashes(&self.at_target, blocks))?;
+    /// Neither side moves: one look is the answer.
+    async fn run_at_one_place(&self, still: &Still) -> Result<TableReport> {
+        let here = still.source.digest(&self.at_source).await?;
+        let there = self.target.digest(&self.at_target).await?;
+        let mut report = self.report(count(&here));
+        self.multisets(&*still.source, &differing(&here, &there), &mut report).await?;
+        Ok(report)
+    }
+
+    async fn multisets(&self, source: &dyn Examiner, blocks: &[u32], report: &mut TableReport) -> Result<()> {
+        for some in blocks.chunks(BLOCKS_AT_ONCE) {
+            self.multiset(source, some, report).await?;
+        }
+        Ok(())
+    }
+
+    async fn multiset(&self, source: &dyn Examiner, blocks: &[u32], report: &mut TableReport) -> Result<()> {
+        let (here, there) = tokio::try_join!(source.hashes(&self.at_source, blocks), self.target.hashes(&self.at_target, blocks))?;
         let mut balance: HashMap<u64, i64> = HashMap::new();
         here.iter().for_each(|row| *balance.entry(row.hash).or_default() += 1);
         there.iter().for_each(|row| *balance.entry(row.hash).or_default() -= 1);
         for count in balance.into_values() {
             let kind = if count > 0 { DifferenceKind::Missing } else { DifferenceKind::Surplus };
-            let some = (0..count.unsigned_abs()).map(|_| Difference { kind, key: Vec::<Value>::new() });
-            report.differences.extend(some);
+            let room = (MOST_KEYS - report.differences.len().min(MOST_KEYS)) as u64;
+            let named = count.unsigned_abs().min(room);
+            report.differences.extend((0..named).map(|_| Difference { kind, key: Vec::<Value>::new() }));
+            report.unlisted += count.unsigned_abs() - named;
         }
         Ok(())
     }
@@ -273,6 +336,14 @@ fn judge(before: Option<u64>, there: Option<u64>, after: Option<u64>) -> Look {
         (true, None, Some(_)) => Look::Differs(DifferenceKind::Surplus),
         (true, _, _) => Look::Differs(DifferenceKind::Different),
     }
+}
+
+fn count(blocks: &[BlockDigest]) -> u64 {
+    blocks.iter().map(|block| block.rows).sum()
+}
+
+fn blocks_for(rows: u64) -> u32 {
+    (rows / ROWS_PER_BLOCK).clamp(1, MOST_BLOCKS) as u32
 }
 
 /// Blocks whose count or sum differ; a block that one side does not name is empty there.

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use godwit_model::{Error, Lease, Phase, Result, Stage, Table, TableName, Trace, codes, failpoint};
+use godwit_model::{Error, Event, Lease, Phase, Result, Stage, Table, TableName, Trace, codes, failpoint};
 
 use crate::examine::{self, Settle, VerifyReport};
 use crate::facts::{self, Facts};
 use crate::job::Job;
 use crate::load::Route;
-use crate::running::{Running, Until};
+use crate::running::{Running, Still, Until};
 use crate::setup::{self, Setup};
 use crate::tenure;
+
+/// How often the source is drained, and both sides compared, while users write on.
+const MOST_DRAINS: u32 = 3;
 
 /// What became of everything that the task needed on both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,10 @@ struct Drain<'a>(&'a mut Running);
 impl Settle for Drain<'_> {
     async fn settle(&mut self) -> Result<()> {
         self.0.pass().await
+    }
+
+    async fn still(&mut self) -> Result<Option<Still>> {
+        self.0.still().await
     }
 }
 
@@ -46,20 +53,49 @@ impl Running {
         Ok(keyed.count() as u64)
     }
 
-    /// Everything but the removal of what Godwit left: drains, moves sequences, makes what waited, verifies.
-    /// With differences found nothing is removed later and the task may go on.
+    /// Everything but the removal of what Godwit left: drains, moves sequences, makes what waited, verifies. With
+    /// differences found, or users who write on, nothing is removed later and the task may go on.
     pub async fn complete(&mut self, read_only_source: bool) -> Result<Option<VerifyReport>> {
         self.reach(Until::Consistent).await?;
         let job = self.job().clone();
         let routes = job.routes().await?;
-        job.observer.event(godwit_model::Event::Phase(Phase::Finish));
+        job.observer.event(Event::Phase(Phase::Finish));
         if read_only_source {
             let tables: Vec<Arc<Table>> = routes.iter().map(|route| route.table.clone()).collect();
             job.source.set_read_only(&tables, true).await?;
         }
-        self.pass().await?;
-        failpoint("finish.drained");
-        let lease = self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))?;
+        for drained in 1..=MOST_DRAINS {
+            let before = self.passed().await?;
+            failpoint("finish.drained");
+            let report = self.prove(&routes).await?;
+            if report.as_ref().is_some_and(|report| !report.is_equal()) {
+                return Ok(report);
+            }
+            // a writer that did not stop shows in the log behind the drain
+            let after = self.passed().await?;
+            if before == after {
+                let lease = self.held_lease()?;
+                job.target.record(&lease, &[facts::done_entry("finished")]).await?;
+                return Ok(report);
+            }
+            let what = format!("users wrote {} changes at the source after it was drained", after.changes.abs_diff(before.changes));
+            if drained < MOST_DRAINS {
+                job.observer.event(Event::Warning(format!("{what}; draining again")));
+            } else {
+                return Err(writers_left(&what, &job));
+            }
+        }
+        Err(Error::internal("a finish without an end"))
+    }
+
+    fn held_lease(&self) -> Result<Lease> {
+        self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))
+    }
+
+    /// What comes behind a drain, up to the proof; None: the task asks for none.
+    async fn prove(&mut self, routes: &[Route]) -> Result<Option<VerifyReport>> {
+        let job = self.job().clone();
+        let lease = self.held_lease()?;
         let values = job.source.sequences(&job.task).await?;
         job.target.set_sequences(&lease, &values).await?;
         failpoint("finish.sequences");
@@ -75,9 +111,6 @@ impl Running {
             false => None,
         };
         failpoint("finish.verified");
-        if report.as_ref().is_none_or(VerifyReport::is_equal) {
-            job.target.record(&lease, &[facts::done_entry("finished")]).await?;
-        }
         Ok(report)
     }
 
@@ -91,6 +124,13 @@ impl Running {
             _ => Err(error),
         }
     }
+}
+
+fn writers_left(what: &str, job: &Job) -> Error {
+    Error::new(&codes::WRITERS_LEFT, what)
+        .at(job.task.source.display())
+        .remedy("stop whoever still writes there, or shut them out with `--read-only-source`, then finish again")
+        .effect("what they wrote is applied and nothing was removed: the task can go on")
 }
 
 impl Job {

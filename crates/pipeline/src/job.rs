@@ -26,6 +26,7 @@ use crate::replay::{Pass, Replay, new_marker};
 use crate::reread;
 use crate::running::{Running, Status};
 use crate::setup::Setup;
+use crate::stillness::Stillness;
 use crate::storage::Storage;
 use crate::tenure::{self, Life};
 use crate::upkeep::Upkeep;
@@ -77,18 +78,20 @@ impl Job {
         let job = Arc::new(self);
         let (status, receiver) = watch::channel(Status::default());
         let passages = Arc::new(Passages::default());
+        let stillness = Arc::new(Stillness::default());
         let stop = CancellationToken::new();
         let again = Arc::new(Notify::new());
         let shared = Shared {
             job: job.clone(),
             status,
             passages: passages.clone(),
+            stillness: stillness.clone(),
             stop: stop.clone(),
             again: again.clone(),
             tasks: TaskTracker::new(),
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(shared.supervise(beginning)));
-        Running { job, status: receiver, passages, stop, again, supervisor: Some(supervisor) }
+        Running { job, status: receiver, passages, stillness, stop, again, supervisor: Some(supervisor) }
     }
 }
 
@@ -101,6 +104,7 @@ struct Shared {
     job: Arc<Job>,
     status: watch::Sender<Status>,
     passages: Arc<Passages>,
+    stillness: Arc<Stillness>,
     stop: CancellationToken,
     /// The ledger was changed from outside of the attempt: begin another.
     again: Arc<Notify>,
@@ -414,6 +418,7 @@ impl Shared {
             memory: task.limits.memory.0,
             observer: observer.clone(),
             passages: self.passages.clone(),
+            stillness: self.stillness.clone(),
             tasks: self.tasks.clone(),
             origin: origin(task),
         }

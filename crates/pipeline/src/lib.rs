@@ -25,6 +25,7 @@ mod apply;
 mod passages;
 mod replay;
 mod reread;
+mod stillness;
 mod upkeep;
 
 mod examine;

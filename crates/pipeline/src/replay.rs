@@ -24,6 +24,7 @@ use crate::load::Route;
 use crate::passages::Passages;
 use crate::reread;
 use crate::routes::Routes;
+use crate::stillness::Stillness;
 
 /// What a target must be able to hold on to beyond the last flush, and how long it may take to say so.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ pub(crate) struct Replay {
     pub memory: u64,
     pub observer: Arc<dyn Observer>,
     pub passages: Arc<Passages>,
+    pub stillness: Arc<Stillness>,
     pub tasks: TaskTracker,
     /// The name under which provenance is recorded in the target.
     pub origin: String,
@@ -82,6 +84,8 @@ struct Writer<'a> {
 enum Step {
     Prepared(Box<Prepared>),
     Abandon,
+    /// Everything before this is what a comparison waits for.
+    Still,
 }
 
 impl Replay {
@@ -109,9 +113,17 @@ impl Replay {
 
         let (sender, receiver) = mpsc::channel(1);
         let mut stages = JoinSet::new();
-        let (convergent, origin) = (writer.pass.convergent, self.origin.clone());
-        let observer = self.observer.clone();
-        stages.spawn(self.tasks.track_future(async move { gather(reader, assembler, sender, convergent, &origin, &*observer).await }));
+        let gather = Gather {
+            reader,
+            assembler,
+            sender,
+            convergent: writer.pass.convergent,
+            origin: self.origin.clone(),
+            observer: self.observer.clone(),
+            source: self.source.clone(),
+            stillness: self.stillness.clone(),
+        };
+        stages.spawn(self.tasks.track_future(gather.run()));
         // an error of the first stage counts when all that it handed over before is written
         let done = match writer.run(receiver, facts).await {
             Ok(true) => Ok(()),
@@ -145,43 +157,69 @@ fn start_of(log: &dyn ChangeLog, checkpoint: Option<&Checkpoint>) -> Result<Sequ
     }
 }
 
-/// The first stage. Hands over whatever is whole as soon as the second stage has room.
-async fn gather(
-    mut reader: Box<dyn LogReader>,
-    mut assembler: Assembler,
+/// The first stage.
+struct Gather {
+    reader: Box<dyn LogReader>,
+    assembler: Assembler,
     sender: mpsc::Sender<Step>,
     convergent: bool,
-    origin: &str,
-    observer: &dyn Observer,
-) -> Result<()> {
-    let closed = |_| Error::internal("nobody writes");
-    loop {
-        while assembler.is_full() {
-            let permit = sender.reserve().await.map_err(closed)?;
-            match assembler.take()? {
-                Some(work) => permit.send(step(work, convergent, origin, observer)?),
-                None => break,
+    origin: String,
+    observer: Arc<dyn Observer>,
+    source: Arc<dyn Source>,
+    stillness: Arc<Stillness>,
+}
+
+impl Gather {
+    /// Hands over whatever is whole as soon as the second stage has room.
+    async fn run(mut self) -> Result<()> {
+        loop {
+            while self.assembler.is_full() && self.hand_over().await? {}
+            let next = match self.reader.next().now_or_never() {
+                Some(next) => Some(next?),
+                None if self.assembler.has_whole() => {
+                    let sender = self.sender.clone();
+                    tokio::select! {
+                        biased;
+                        room = sender.reserve() => room.map(|_| None).map_err(closed)?,
+                        next = self.reader.next() => Some(next?),
+                    }
+                }
+                None => Some(self.reader.next().await?),
+            };
+            if let Some((sequence, record)) = next {
+                self.stand_still_before(&record).await?;
+                self.assembler.push(sequence, &record as &Record)?;
+            } else {
+                self.hand_over().await?;
             }
         }
-        let next = match reader.next().now_or_never() {
-            Some(next) => Some(next?),
-            None if assembler.has_whole() => tokio::select! {
-                biased;
-                permit = sender.reserve() => {
-                    let permit = permit.map_err(closed)?;
-                    if let Some(work) = assembler.take()? {
-                        permit.send(step(work, convergent, origin, observer)?);
-                    }
-                    None
-                }
-                next = reader.next() => Some(next?),
-            },
-            None => Some(reader.next().await?),
-        };
-        if let Some((sequence, record)) = next {
-            assembler.push(sequence, &record as &Record)?;
-        }
     }
+
+    /// Says whether there was anything.
+    async fn hand_over(&mut self) -> Result<bool> {
+        let permit = self.sender.reserve().await.map_err(closed)?;
+        let Some(work) = self.assembler.take()? else { return Ok(false) };
+        permit.send(step(work, self.convergent, &self.origin, &*self.observer)?);
+        Ok(true)
+    }
+
+    /// Where someone compares both sides, everything before the place is handed over and nothing behind it.
+    async fn stand_still_before(&mut self, record: &Record) -> Result<()> {
+        let (Record::Commit { position, .. } | Record::Progress { position }) = record else { return Ok(()) };
+        if !self.stillness.stands_before(&*self.source, position).await? {
+            return Ok(());
+        }
+        while self.assembler.has_whole() {
+            self.hand_over().await?;
+        }
+        self.sender.send(Step::Still).await.map_err(|_| Error::internal("nobody writes"))?;
+        self.stillness.over().await;
+        Ok(())
+    }
+}
+
+fn closed(_: mpsc::error::SendError<()>) -> Error {
+    Error::internal("nobody writes")
 }
 
 fn step(work: Work, convergent: bool, origin: &str, observer: &dyn Observer) -> Result<Step> {
@@ -218,6 +256,7 @@ impl Writer<'_> {
                     self.applier.abandon().await?;
                     self.inside = false;
                 }
+                Some(Step::Still) => self.replay.stillness.reached(),
                 Some(Step::Prepared(prepared)) => {
                     if self.write(*prepared, facts).await? {
                         return Ok(true);
@@ -254,6 +293,7 @@ impl Writer<'_> {
                 entries.extend([facts::done_entry("passed"), facts::removal("p1"), facts::removal("reread")]);
             }
         }
+        self.replay.passages.count(end.selected);
         self.commit(&end, &entries).await?;
         facts.apply(&entries);
         self.reread.saved();

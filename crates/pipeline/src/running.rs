@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use godwit_model::{Entry, Error, Lease, Phase, Result, codes};
+use godwit_model::{Entry, Error, Examiner, Lease, Look, Phase, Result, codes};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -13,9 +13,10 @@ use crate::examine::VerifyReport;
 use crate::facts;
 use crate::job::{Job, origin};
 use crate::load::Route;
-use crate::passages::Passages;
+use crate::passages::{Passages, Passed};
 use crate::replay::{MARK_AGAIN, new_marker};
 use crate::reread;
+use crate::stillness::{Asked, Stillness};
 
 /// A target this little behind is caught up.
 const CAUGHT_UP: Duration = Duration::from_secs(1);
@@ -45,10 +46,17 @@ pub struct Running {
     pub(crate) job: Arc<Job>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) passages: Arc<Passages>,
+    pub(crate) stillness: Arc<Stillness>,
     pub(crate) stop: CancellationToken,
     pub(crate) again: Arc<Notify>,
     /// None: it has said why it ended.
     pub(crate) supervisor: Option<AbortOnDropHandle<Result<()>>>,
+}
+
+/// Both sides at one place of the source's log, for as long as it lives.
+pub(crate) struct Still {
+    pub source: Box<dyn Examiner>,
+    _target: Asked,
 }
 
 impl Running {
@@ -110,9 +118,14 @@ impl Running {
 
     /// Waits until everything that users committed at the source before this call is durable in the target.
     pub async fn pass(&mut self) -> Result<()> {
+        self.passed().await.map(|_| ())
+    }
+
+    /// As `pass`; says how many changes that was since this process began.
+    pub(crate) async fn passed(&mut self) -> Result<Passed> {
         // a task that only loads has nothing under way
         if !self.job.task.phases.changes {
-            return Ok(());
+            return Ok(Passed { changes: 0 });
         }
         loop {
             let marker = new_marker(&origin(&self.job.task));
@@ -122,7 +135,29 @@ impl Running {
                 _ => {}
             }
             tokio::select! {
-                Ok(()) = &mut passed => return Ok(()),
+                Ok(passed) = &mut passed => return Ok(passed),
+                ended = self.ended() => return Err(ended),
+                () = tokio::time::sleep(MARK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Holds the target where a look at the source was taken. None: the source cannot be looked at so.
+    pub(crate) async fn still(&mut self) -> Result<Option<Still>> {
+        if !self.job.task.phases.changes {
+            return Ok(None);
+        }
+        let asked = self.stillness.ask();
+        let Some(Look { position, examiner }) = self.job.source.look().await? else { return Ok(None) };
+        asked.until(position);
+        loop {
+            // on an idle source nothing else comes behind the place
+            match self.job.source.mark(&new_marker(&origin(&self.job.task))).await {
+                Err(error) if !error.is_transient() => return Err(error),
+                _ => {}
+            }
+            tokio::select! {
+                () = asked.is_reached() => return Ok(Some(Still { source: examiner, _target: asked })),
                 ended = self.ended() => return Err(ended),
                 () = tokio::time::sleep(MARK_AGAIN) => {}
             }

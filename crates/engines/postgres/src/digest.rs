@@ -12,16 +12,40 @@ use futures_util::TryStreamExt as _;
 use godwit_model::{BlockDigest, DigestPlan, Error, Examiner, KeyedHash, KeyedHashes, Result, RowBatch, Value, codes};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::connect::Session;
 use crate::sessions::Sessions;
 use crate::{error, keyed, quote};
 
 pub(crate) struct ServerExaminer {
-    sessions: Arc<Sessions>,
+    seat: Seat,
+}
+
+enum Seat {
+    /// Each question sees what is committed then.
+    Any(Arc<Sessions>),
+    /// A session with a transaction open, whose snapshot is looked at.
+    One(Session),
 }
 
 impl ServerExaminer {
     pub(crate) fn new(sessions: Arc<Sessions>) -> Self {
-        ServerExaminer { sessions }
+        ServerExaminer { seat: Seat::Any(sessions) }
+    }
+
+    pub(crate) fn of(session: Session) -> Self {
+        ServerExaminer { seat: Seat::One(session) }
+    }
+
+    async fn ask<T>(&self, question: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+        match &self.seat {
+            Seat::One(session) => question(session).await,
+            Seat::Any(sessions) => {
+                let session = sessions.take().await?;
+                let answer = question(&session).await?;
+                session.give_back();
+                Ok(answer)
+            }
+        }
     }
 }
 
@@ -121,24 +145,15 @@ impl Examiner for ServerExaminer {
     }
 
     async fn digest(&self, plan: &DigestPlan) -> Result<Vec<BlockDigest>> {
-        let session = self.sessions.take().await?;
-        let digests = digest(&session, plan).await?;
-        session.give_back();
-        Ok(digests)
+        self.ask(async |client| digest(client, plan).await).await
     }
 
     async fn hashes(&self, plan: &DigestPlan, blocks: &[u32]) -> Result<KeyedHashes> {
-        let session = self.sessions.take().await?;
-        let hashes = hashes(&session, plan, blocks).await?;
-        session.give_back();
-        Ok(hashes)
+        self.ask(async |client| hashes(client, plan, blocks).await).await
     }
 
     async fn hashes_of(&self, plan: &DigestPlan, keys: &RowBatch) -> Result<Vec<Option<u64>>> {
-        let session = self.sessions.take().await?;
-        let found = hashes_of(&session, plan, keys).await?;
-        session.give_back();
-        Ok(found)
+        self.ask(async |client| hashes_of(client, plan, keys).await).await
     }
 }
 

@@ -14,6 +14,7 @@ mod identity;
 mod keyed;
 mod lease;
 mod load;
+mod look;
 mod marker;
 mod names;
 mod pgoutput;

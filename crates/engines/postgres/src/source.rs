@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue,
-    Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace, Writes, codes,
+    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result, RowBatch,
+    SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace, Writes, codes,
 };
 use tokio_postgres::Client;
 
@@ -14,7 +14,7 @@ use crate::digest::ServerExaminer;
 use crate::establish::SlotSnapshot;
 use crate::sessions::Sessions;
 use crate::snapshot::ExportedSnapshot;
-use crate::{changes, check, establish, fence, identity, marker, rows, schema, traces};
+use crate::{changes, check, establish, fence, identity, look, marker, rows, schema, traces};
 
 pub(crate) struct PostgresSource {
     task: Task,
@@ -168,5 +168,13 @@ impl Source for PostgresSource {
 
     fn examiner(&self) -> &dyn Examiner {
         &self.examiner
+    }
+
+    async fn look(&self) -> Result<Option<Look>> {
+        look::open(&self.task).await
+    }
+
+    fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
+        look::shows(look, commit)
     }
 }

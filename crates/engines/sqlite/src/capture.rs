@@ -282,6 +282,16 @@ pub(crate) fn mark(connection: &mut Connection, names: &Names, marker: &str) -> 
     Ok(())
 }
 
+/// Writes a marker and leaves its transaction open; gives the marker's number.
+pub(crate) fn begin_marked(connection: &mut Connection, names: &Names, marker: &str) -> Result<i64> {
+    connection.execute_batch("BEGIN IMMEDIATE").told()?;
+    let marked = mark(connection, names, marker);
+    if marked.is_err() {
+        connection.execute_batch("ROLLBACK").told()?;
+    }
+    marked.map(|()| connection.last_insert_rowid())
+}
+
 /// Removes up to `most` records at the log's beginning, none behind `confirmed` and never the newest; and candidates
 /// left over, since no statement is under way while we hold the write lock. Gives how many are known to be left.
 pub(crate) fn trim(connection: &mut Connection, names: &Names, confirmed: i64, most: i64) -> Result<bool> {

@@ -2,7 +2,8 @@
 //!
 //! SQLite offers no notification to other processes: the stream asks `PRAGMA data_version`, which costs a look at
 //! shared memory, and reads only when another connection has committed. What became visible since the last look is one
-//! source transaction; its records never change, so a long one is read in pieces, each in a short read of its own, and
+//! source transaction, but for a marker: it is one by itself, so that all before it is whole, and the place behind it is
+//! exact. Records never change, so a long transaction is read in pieces, each in a short read of its own, and
 //! no read stays open while the pieces travel. All state moves on after an answer has come: a dropped call loses nothing.
 
 use std::collections::{HashMap, VecDeque};
@@ -92,6 +93,8 @@ enum Look {
 struct Piece {
     items: Vec<Item>,
     last: i64,
+    /// It ends with a marker, and so does its transaction.
+    marked: bool,
 }
 
 enum Item {
@@ -151,6 +154,7 @@ impl Changes {
         let (view, last) = (self.view.clone(), self.last);
         let piece = self.reader.run(move |connection| read_piece(connection, &view, last, until)).await?;
         self.last = piece.last;
+        let marked = piece.marked;
         for item in piece.items {
             match item {
                 Item::Marker(name) => self.queue.push_back(Captured::Marker(Marker(name))),
@@ -162,7 +166,12 @@ impl Changes {
         }
         if self.last == until {
             self.until = None;
-            self.queue.push_back(Captured::Commit { position: capture::position(until), time: now(), origin: None });
+        }
+        if marked || self.until.is_none() {
+            self.queue.push_back(Captured::Commit { position: capture::position(self.last), time: now(), origin: None });
+        }
+        if marked && self.until.is_some() {
+            self.queue.push_back(Captured::Begin);
         }
         Ok(())
     }
@@ -305,7 +314,7 @@ fn read_piece(connection: &mut Connection, view: &View, last: i64, until: i64) -
     let mut statement = connection.prepare_cached(&sql).told()?;
     let mut rows = statement.query([last, until]).told()?;
     let mut piece = Gathered { items: Vec::new(), batch: ChangeBatch::default(), tables: Vec::new(), old: None, weight: 0 };
-    let mut last = last;
+    let (mut last, mut marked) = (last, false);
     while let Some(row) = rows.next().told()? {
         let number: i64 = row.get(0).told()?;
         if number != last + 1 {
@@ -313,6 +322,10 @@ fn read_piece(connection: &mut Connection, view: &View, last: i64, until: i64) -
         }
         piece.take(view, row)?;
         last = number;
+        marked = matches!(piece.items.last(), Some(Item::Marker(_))) && piece.batch.is_empty();
+        if marked {
+            break;
+        }
         if piece.weight >= PIECE_BYTES && piece.old.is_none() {
             break;
         }
@@ -321,7 +334,7 @@ fn read_piece(connection: &mut Connection, view: &View, last: i64, until: i64) -
         return Err(capture::lost("changes are missing in the log in the source's file"));
     }
     piece.flush();
-    Ok(Piece { items: piece.items, last })
+    Ok(Piece { items: piece.items, last, marked })
 }
 
 /// A piece while it is read.

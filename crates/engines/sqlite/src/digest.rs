@@ -23,17 +23,28 @@ const BLOCK_SEED: u64 = 2;
 
 pub(crate) struct SqliteExaminer {
     location: Location,
+    /// A connection with a read transaction open, whose moment is looked at; None: each look opens one of its own.
+    fixed: Option<Session>,
 }
 
 impl SqliteExaminer {
     pub(crate) fn new(location: Location) -> Self {
-        SqliteExaminer { location }
+        SqliteExaminer { location, fixed: None }
+    }
+
+    pub(crate) fn of(location: Location, reading: Session) -> Self {
+        SqliteExaminer { location, fixed: Some(reading) }
     }
 
     async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
-        let location = self.location.clone();
-        let session = Session::open("examine", move || location.open(Purpose::Read)).await?;
-        let answer = session.run(move |connection| job(&*connection.transaction().told()?)).await;
+        let answer = match &self.fixed {
+            Some(reading) => reading.run(move |connection| job(connection)).await,
+            None => {
+                let location = self.location.clone();
+                let session = Session::open("examine", move || location.open(Purpose::Read)).await?;
+                session.run(move |connection| job(&*connection.transaction().told()?)).await
+            }
+        };
         answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue, Snapshot,
-    Source, SourceNeeds, Table, TableMapping, Task, Trace, codes,
+    Capabilities, ChangeStream, Description, Established, Examiner, Finding, Look, Marker, Position, Result, RowBatch, SequenceValue,
+    Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace, codes,
 };
 use rusqlite::Connection;
 
@@ -182,6 +182,32 @@ impl Source for SqliteSource {
 
     fn examiner(&self) -> &dyn Examiner {
         &self.examiner
+    }
+
+    /// A marker of ours is written, and a read begun before it is committed: so the read shows all before the marker and
+    /// nothing else, and the stream ends a transaction with the marker.
+    async fn look(&self) -> Result<Option<Look>> {
+        let (reading, writing) = (self.location.clone(), self.location.clone());
+        let reader = Session::open("look", move || reading.open(Purpose::Read)).await?;
+        let writer = Session::open("write", move || writing.open(Purpose::WriteSource)).await?;
+        let names = self.names.clone();
+        let marked = with_tries(&writer, Arc::new(move |connection: &mut Connection| capture::begin_marked(connection, &names, "look")));
+        let number = self.placed(marked.await)?;
+        let names = self.names.clone();
+        let begun = reader.run(move |connection| {
+            connection.execute_batch("BEGIN").told()?;
+            capture::highest(connection, &names).map(|_| ())
+        });
+        let begun = begun.await;
+        let committed = writer.run(|connection| connection.execute_batch("COMMIT").told()).await;
+        writer.close().await;
+        self.placed(begun.and(committed))?;
+        let examiner = Box::new(SqliteExaminer::of(self.location.clone(), reader));
+        Ok(Some(Look { position: capture::position(number), examiner }))
+    }
+
+    fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
+        Ok(capture::number(commit)? <= capture::number(look)?)
     }
 }
 

@@ -1,8 +1,12 @@
 //! Whole tasks without chance: what each command promises.
 
-use godwit_model::{Existing, Value, codes};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use godwit_model::{Event, Existing, Value, codes};
 use godwit_pipeline::{DifferenceKind, Until};
-use godwit_testkit::memory;
+use godwit_testkit::faults::{self, FaultPlan};
+use godwit_testkit::memory::{self, TableSpec};
 
 use crate::world::{Users, World, accounts, events, int, purses, text};
 
@@ -178,4 +182,93 @@ async fn an_idle_task_goes_on_without_its_state_folder() {
     world.first.transaction(|tx| tx.insert(&events().name, vec![text("later"), int(1)])).unwrap();
     running.pass().await.unwrap();
     world.assert_equal("without the old state");
+}
+
+/// Writes one row each time a finish has drained, `rounds` times.
+async fn finish_while_someone_writes(world: &World, rounds: usize) -> godwit_model::Result<bool> {
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut job = world.job();
+    job.target = faults::target(job.target, &plan);
+    let mut running = job.start();
+    running.reach(Until::Consistent).await.unwrap();
+    let writes = async {
+        for round in 0..rounds {
+            // comes after the drain and before the comparison
+            plan.hold("target.analyze").reached().await;
+            world.first.transaction(|tx| tx.insert(&events().name, vec![text("late"), int(round as i64)])).unwrap();
+        }
+    };
+    let (_, finished) = tokio::join!(writes, running.complete(false));
+    finished.map(|report| report.unwrap().is_equal())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_users_write_after_the_drain_is_drained_too() {
+    let (world, _) = world();
+    assert!(finish_while_someone_writes(&world, 1).await.unwrap());
+    world.assert_equal("after finish");
+    assert!(world.job().is_complete().await.unwrap());
+    let warned = |event: &Event| matches!(event, Event::Warning(what) if what.contains("after it was drained"));
+    assert_eq!(world.recorder.events().iter().filter(|event| warned(event)).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finish_says_that_users_write_on_and_removes_nothing() {
+    let (world, _) = world();
+    let error = finish_while_someone_writes(&world, 3).await.unwrap_err();
+    assert!(error.is(&codes::WRITERS_LEFT), "{error:?}");
+    assert!(!world.job().is_complete().await.unwrap());
+    world.assert_equal("what they wrote is applied");
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    assert!(running.complete(false).await.unwrap().unwrap().is_equal());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_without_a_key_is_compared_while_users_write_all_the_time() {
+    let (world, _) = world();
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    let busy = AtomicBool::new(true);
+    let writes = async {
+        let mut number = 0;
+        while busy.load(Ordering::Relaxed) {
+            number += 1;
+            world.first.transaction(|tx| tx.insert(&events().name, vec![text("again"), int(number)])).unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let verify = async {
+        let equal = running.verify().await.unwrap();
+        world.second.transaction(|tx| tx.insert(&events().name, vec![text("planted"), int(0)])).unwrap();
+        let surplus = running.verify().await.unwrap();
+        busy.store(false, Ordering::Relaxed);
+        (equal, surplus)
+    };
+    let ((), (equal, surplus)) = tokio::join!(writes, verify);
+    assert!(equal.is_equal(), "{equal:?}");
+    assert!(equal.rows() > 0);
+    let kinds: Vec<DifferenceKind> = surplus.tables.iter().flat_map(|table| &table.differences).map(|found| found.kind).collect();
+    assert_eq!(kinds, [DifferenceKind::Surplus]);
+    // the target goes on from where it was held
+    running.pass().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_lost_its_rows_or_has_many_more_is_listed_in_blocks() {
+    let (world, _) = world();
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    // the task knows these tables as almost empty ones
+    let rows = 20_000;
+    world.first.transaction(|tx| (100..rows).try_for_each(|id| tx.insert(&accounts().name, vec![int(id), int(0), text("n")]))).unwrap();
+    running.pass().await.unwrap();
+    world.second.transaction(|tx| (100..rows).try_for_each(|id| tx.delete(&accounts().name, &[int(id)]))).unwrap();
+    world.second.transaction(|tx| (0..rows).try_for_each(|n| tx.insert(&events().name, vec![text("surplus"), int(n)]))).unwrap();
+    let report = running.verify().await.unwrap();
+    let of = |table: usize, kind| report.tables[table].differences.iter().filter(|found| found.kind == kind).count() as i64;
+    let place = |spec: TableSpec| report.tables.iter().position(|table| table.source == spec.name).unwrap();
+    assert_eq!(of(place(accounts()), DifferenceKind::Missing), rows - 100);
+    assert_eq!(of(place(events()), DifferenceKind::Surplus), rows);
+    assert!(report.tables.iter().all(|table| table.unlisted == 0 && table.unsettled == 0));
 }

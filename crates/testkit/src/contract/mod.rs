@@ -39,6 +39,7 @@ macro_rules! source_contract {
             a_changed_key_names_the_old_one,
             only_selected_tables_are_told,
             digests_count_every_row,
+            a_look_is_the_store_at_one_place_of_its_log,
             traces_are_removed,
         }
     };

@@ -500,6 +500,29 @@ pub async fn digests_count_every_row(harness: &dyn Harness) {
     assert!(after[0] != before[0] && after[2] == before[2], "a hash follows its row");
 }
 
+pub async fn a_look_is_the_store_at_one_place_of_its_log(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    let p0 = ready.establish().await.position;
+    let mut looks = Vec::new();
+    for round in 0..3 {
+        ready.insert_items(round * 10..round * 10 + 4).await;
+        if let Some(look) = ready.source.look().await.expect("a look is opened or not") {
+            looks.push(look);
+        }
+        ready.insert_items(round * 10 + 4..round * 10 + 7).await;
+    }
+    let seen = ready.changes_from(&p0, "end").await;
+    let plan = DigestPlan::of_source(&ready.mapping(0), 4);
+    for look in looks {
+        let digests = look.examiner.digest(&plan).await.expect("a digest is made");
+        let shown = digests.iter().map(|block| block.rows).sum::<u64>();
+        let shows = |seen: &&Seen| ready.source.shows(&look.position, &seen.position).expect("positions of this store");
+        let told = seen.iter().take_while(shows).flat_map(Seen::changes).count() as u64;
+        assert_eq!(shown, told, "what the stream tells up to the place of a look is what it shows");
+        assert!(shown % 7 == 4, "a look shows what was committed before it: {shown}");
+    }
+}
+
 pub async fn traces_are_removed(harness: &dyn Harness) {
     let ready = Ready::new(harness, vec![items()]).await;
     drop(ready.establish().await);

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, Captured, ChangeStream, Chunk, Description, Established, Examiner, Finding, Marker, Position, ReadSpec, Result, RowBatch,
-    RowReader, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace,
+    Capabilities, Captured, ChangeStream, Chunk, Description, Established, Examiner, Finding, Look, Marker, Position, ReadSpec, Result,
+    RowBatch, RowReader, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace,
 };
 
 use super::plan::{Broken, FaultPlan};
@@ -90,6 +90,14 @@ impl Source for FaultySource {
 
     fn examiner(&self) -> &dyn Examiner {
         self.inner.examiner()
+    }
+
+    async fn look(&self) -> Result<Option<Look>> {
+        self.plan.around("source.look", self.inner.look()).await
+    }
+
+    fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
+        self.inner.shows(look, commit)
     }
 }
 

@@ -12,15 +12,21 @@ use super::store::MemoryStore;
 
 pub(super) struct MemoryExaminer {
     store: MemoryStore,
+    /// The state that is looked at; None: what is committed now.
+    fixed: Option<State>,
 }
 
 impl MemoryExaminer {
     pub fn new(store: MemoryStore) -> Self {
-        MemoryExaminer { store }
+        MemoryExaminer { store, fixed: None }
+    }
+
+    pub fn of(store: MemoryStore, state: State) -> Self {
+        MemoryExaminer { store, fixed: Some(state) }
     }
 
     fn state(&self) -> Result<State> {
-        self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))
+        self.store.quiet(|core| core.connect().map(|_| self.fixed.clone().unwrap_or_else(|| core.committed.clone())))
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Marker, Position, Result, RowBatch, SequenceValue,
-    Snapshot, Source, SourceNeeds, Table, TableMapping, TableName, Task, TaskName, Trace, Value, codes,
+    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result, RowBatch,
+    SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, TableName, Task, TaskName, Trace, Value, codes,
 };
 
 use super::examiner::MemoryExaminer;
@@ -242,6 +242,22 @@ impl Source for MemorySource {
 
     fn examiner(&self) -> &dyn Examiner {
         &self.examiner
+    }
+
+    async fn look(&self) -> Result<Option<Look>> {
+        if !self.options.exact_snapshot {
+            return Ok(None);
+        }
+        self.store.change(|core| {
+            core.connect()?;
+            core.flush();
+            let examiner = MemoryExaminer::of(self.store.clone(), core.committed.clone());
+            Ok(Some(Look { position: position(core.log.end), examiner: Box::new(examiner) }))
+        })
+    }
+
+    fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
+        Ok(place(commit)? <= place(look)?)
     }
 }
 

@@ -38,9 +38,9 @@ pub(super) async fn name_all(client: &Client, but: i32) -> Result<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-pub(super) fn too_long(what: &str, blockers: Vec<String>) -> Error {
+pub(super) fn too_long(what: &str, within: Duration, blockers: Vec<String>) -> Error {
     let blockers = if blockers.is_empty() { "none is left now".to_owned() } else { blockers.join("; ") };
-    Error::new(&codes::RETRYABLE, format!("{what} within {} s, because of open transactions: {blockers}", LIMIT.as_secs()))
+    Error::new(&codes::RETRYABLE, format!("{what} within {} s, because of open transactions: {blockers}", within.as_secs()))
         .remedy("end these transactions (COMMIT, ROLLBACK PREPARED, pg_terminate_backend); it is tried again")
         .effect("the slot was removed; nothing was read")
 }
@@ -56,7 +56,11 @@ pub(super) async fn wait_for_commits_under_way(client: &Client) -> Result<()> {
     let mut waited_for = open(client).await?;
     while !waited_for.is_empty() {
         if began.elapsed() > LIMIT {
-            return Err(too_long("the transactions open when the replication slot was made did not end", name_all(client, 0).await?));
+            return Err(too_long(
+                "the transactions open when the replication slot was made did not end",
+                LIMIT,
+                name_all(client, 0).await?,
+            ));
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
         let now = open(client).await?;

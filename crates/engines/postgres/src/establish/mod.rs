@@ -19,6 +19,7 @@ mod publication;
 mod standby;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use godwit_model::{Error, Position, Result, Table, Task, Writes, codes, failpoint};
 
@@ -86,7 +87,8 @@ async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]
     let mut replication = Replication::open(&task.source, name).await?;
     let log = replication.identify().await?.log;
     failpoint("establish.slot.before");
-    let (point, snapshot) = create_slot(session, &mut replication, name).await?;
+    let wanted = SlotWanted { name, temporary: false, within: blockers::LIMIT };
+    let (point, snapshot) = create_slot(session, &mut replication, wanted).await?;
     failpoint("establish.slot.after");
     if let Err(error) = blockers::wait_for_commits_under_way(session).await {
         // Whoever gives up now shall not be left with a slot that grows.
@@ -109,25 +111,35 @@ async fn must_log_logically(session: &Session) -> Result<()> {
 /// From 17 on a slot may be kept on standbys too, so that a promoted one goes on from it; a standby's own may not.
 const FAILOVER_SINCE: u32 = 17;
 
-async fn slot_options(session: &Session) -> Result<&'static str> {
-    if session.major() < FAILOVER_SINCE {
+async fn slot_options(session: &Session, wanted: SlotWanted<'_>) -> Result<&'static str> {
+    if session.major() < FAILOVER_SINCE || wanted.temporary {
         return Ok("EXPORT_SNAPSHOT");
     }
     let is_standby: bool = session.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(error::from_server)?.get(0);
     Ok(if is_standby { "EXPORT_SNAPSHOT" } else { "(SNAPSHOT 'export', FAILOVER true)" })
 }
 
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotWanted<'a> {
+    pub(crate) name: &'a str,
+    /// Goes with the connection that made it.
+    pub(crate) temporary: bool,
+    /// How long transactions that are open may hold it up.
+    pub(crate) within: Duration,
+}
+
 /// Makes the slot; gives its first position and its snapshot's name.
-async fn create_slot(session: &Session, replication: &mut Replication, name: &str) -> Result<(Lsn, String)> {
+pub(crate) async fn create_slot(session: &Session, replication: &mut Replication, wanted: SlotWanted<'_>) -> Result<(Lsn, String)> {
     let process = replication.process();
-    let options = slot_options(session).await?;
-    let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quote::identifier(name));
-    let answer = tokio::time::timeout(blockers::LIMIT, replication.query(&command)).await;
+    let temporary = if wanted.temporary { " TEMPORARY" } else { "" };
+    let options = slot_options(session, wanted).await?;
+    let command = format!("CREATE_REPLICATION_SLOT {}{temporary} LOGICAL pgoutput {options}", quote::identifier(wanted.name));
+    let answer = tokio::time::timeout(wanted.within, replication.query(&command)).await;
     let Ok(rows) = answer else {
         let blockers = blockers::name_all(session, process).await;
         // The server does not look at a socket while it waits, and would leave the slot behind.
         session.execute("SELECT pg_terminate_backend($1)", &[&process]).await.map_err(error::from_server)?;
-        return Err(blockers::too_long("the replication slot was not made", blockers?));
+        return Err(blockers::too_long("the replication slot was not made", wanted.within, blockers?));
     };
     let rows = rows?;
     let field = |index: usize| rows.first().and_then(|row: &Vec<Option<String>>| row.get(index)?.clone());
