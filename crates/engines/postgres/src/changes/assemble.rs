@@ -17,7 +17,7 @@ use super::relations::Relations;
 use crate::names;
 use crate::pgoutput::{self, Message, Old, Xid};
 use crate::position::{Log, Lsn};
-use crate::replication::LogMessage;
+use crate::replication::{LogMessage, Oversize};
 
 /// Changes and bytes that travel together: enough that an item's own cost does not count, little beside the queue.
 const BATCH_CHANGES: usize = 2000;
@@ -126,6 +126,26 @@ impl Assembler {
                 }
                 Ok(Step::Done)
             }
+            LogMessage::Oversize(oversize) => Err(self.too_large(oversize)),
+        }
+    }
+
+    /// Names the table, and to a person's terminal the key if it stands before what is too large.
+    fn too_large(&self, oversize: &Oversize) -> Error {
+        let error = oversize.refused().effect("everything before this row's transaction is taken over, nothing of it");
+        let seen = pgoutput::glance(oversize.head.clone(), matches!(self.open, Open::Block(_)));
+        let Some((layout, values)) = seen.and_then(|(relation, values)| Some((self.layouts.layout(relation)?, values))) else {
+            return error;
+        };
+        let keys = layout.columns.iter().enumerate().filter(|(_, column)| column.key);
+        let key = keys.map(|(index, column)| match values.get(index)? {
+            Value::Native(text) => Some(format!("{} = {}", column.name, String::from_utf8_lossy(text))),
+            _ => None,
+        });
+        let error = error.at(format!("table {}", layout.table));
+        match key.collect::<Option<Vec<_>>>() {
+            Some(key) if !key.is_empty() => error.detail(format!("key {}", key.join(", "))),
+            _ => error,
         }
     }
 

@@ -71,6 +71,20 @@ async fn a_keepalive_never_goes_back_behind_a_commit() {
     }
 }
 
+#[tokio::test]
+async fn a_row_over_the_limit_is_refused_with_its_table_and_key() {
+    let mut assembler = assembler(1);
+    items(&mut assembler, &[begin(10), Bytes::from_static(RELATION)]);
+    let head = Bytes::from_static(b"I\0\0\0\x07N\0\x02t\0\0\0\x0217t\0\xff\0\0aaaa");
+    let head = Bytes::from([&head[..12], b"\x02", &head[13..]].concat());
+    let oversize = Oversize { head, length: 20_000_000, limit: 1_000_000 };
+    let error = assembler.push(&LogMessage::Oversize(oversize), Instant::now()).unwrap_err();
+    assert!(error.is(&codes::VALUE_TOO_LARGE), "{error:?}");
+    assert_eq!(error.place(), Some("table public.t"));
+    assert_eq!(error.detail_text(), Some("key id = 17"));
+    assert!(!error.to_string().contains("17"), "no key in what may be a log: {error}");
+}
+
 fn in_words(items: &[Captured]) -> Vec<String> {
     let word = |item: &Captured| match item {
         Captured::Begin => "begin".to_owned(),

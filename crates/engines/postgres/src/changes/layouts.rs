@@ -71,6 +71,10 @@ impl Layouts {
         if modifier < 0 { name } else { format!("{name}({modifier})") }
     }
 
+    pub(super) fn layout(&self, relation: u32) -> Option<&Layout> {
+        self.now.get(&relation).map(|(_, layout)| layout)
+    }
+
     pub(super) fn of(&self, relation: u32) -> Result<Known> {
         let known = self.now.get(&relation).map(|(known, _)| known.clone());
         known.ok_or_else(|| Error::new(&codes::LOG_UNDECODABLE, "the source's log holds a row of a table it did not describe"))

@@ -29,6 +29,20 @@ pub(crate) fn decode(message: Bytes, streaming: bool) -> Result<Message> {
     Ok(decoded)
 }
 
+/// Which table a row is of, and its first values as far as the bytes go: of a message that is not here in full.
+pub(crate) fn glance(head: Bytes, streaming: bool) -> Option<(u32, Vec<Value>)> {
+    let mut reader = Reader::new(head);
+    let kind = reader.u8().ok()?;
+    if streaming {
+        reader.u32().ok()?;
+    }
+    let relation = matches!(kind, b'I' | b'U' | b'D').then(|| reader.u32().ok()).flatten()?;
+    let _image = reader.u8().ok()?;
+    let count = reader.u16().unwrap_or(0);
+    let values = (0..count).map_while(|_| value(&mut reader).ok());
+    Some((relation, values.collect()))
+}
+
 fn of_a_part(kind: u8, part: Option<Xid>, reader: &mut Reader) -> Result<Message> {
     match kind {
         b'R' => relation(reader),
@@ -139,18 +153,22 @@ fn tuple(reader: &mut Reader) -> Result<Vec<Value>> {
     let count = usize::from(reader.u16()?);
     let mut tuple = Vec::with_capacity(count.min(reader.at_most(1)));
     for _ in 0..count {
-        tuple.push(match reader.u8()? {
-            b'n' => Value::Null,
-            b'u' => Value::Unsent,
-            b't' => {
-                let length = reader.u32()? as usize;
-                Value::Native(reader.bytes(length)?)
-            }
-            // Binary is never asked for.
-            _ => return Err(undecodable("a value of an unknown form")),
-        });
+        tuple.push(value(reader)?);
     }
     Ok(tuple)
+}
+
+fn value(reader: &mut Reader) -> Result<Value> {
+    match reader.u8()? {
+        b'n' => Ok(Value::Null),
+        b'u' => Ok(Value::Unsent),
+        b't' => {
+            let length = reader.u32()? as usize;
+            Ok(Value::Native(reader.bytes(length)?))
+        }
+        // Binary is never asked for.
+        _ => Err(undecodable("a value of an unknown form")),
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +194,14 @@ mod tests {
         let streamed = Bytes::from_static(b"T\0\0\0\x09\0\0\0\x01\0\0\0\0\x07");
         let message = decode(streamed, true).unwrap();
         assert_eq!(message, Message::Truncate { part: Some(Xid(9)), relations: vec![7] });
+    }
+
+    #[test]
+    fn a_glance_tells_the_table_and_the_values_that_are_there() {
+        let head = Bytes::from_static(b"I\0\0\0\x07N\0\x02t\0\0\0\x011t\0\xff\0\0aaaa");
+        assert_eq!(glance(head.clone(), false), Some((7, vec![Value::Native(Bytes::from_static(b"1"))])));
+        assert_eq!(glance(head.slice(..5), false), None);
+        assert_eq!(glance(Bytes::from_static(b"C\0\0\0\x07N"), false), None);
     }
 
     proptest! {

@@ -8,5 +8,5 @@ mod decode;
 mod message;
 mod reader;
 
-pub(crate) use decode::decode;
+pub(crate) use decode::{decode, glance};
 pub(crate) use message::{Message, Old, Relation, Xid};

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use godwit_model::{Error, Result, codes};
 
+use super::wire::Oversize;
 use crate::position::Lsn;
 
 /// What the server sends.
@@ -12,20 +13,32 @@ pub(crate) enum LogMessage {
     Data(Bytes),
     /// Everything up to here was sent, or was of no interest.
     Keepalive { end: Lsn, reply: bool },
+    /// A message that does not fit; nothing follows.
+    Oversize(Oversize),
 }
+
+/// Before the plugin's bytes stand the kind, start, end and clock; the plugin says all of that better.
+const DATA_HEADER: usize = 25;
 
 impl LogMessage {
     /// Of the body of a CopyData frame.
     pub(crate) fn parse(body: Bytes) -> Result<Self> {
         match body.first() {
-            // Start, end and clock stand before the plugin's bytes; the plugin says all of that better.
-            Some(b'w') if body.len() >= 25 => Ok(LogMessage::Data(body.slice(25..))),
+            Some(b'w') if body.len() >= DATA_HEADER => Ok(LogMessage::Data(body.slice(DATA_HEADER..))),
             Some(b'k') if body.len() >= 18 => {
                 let end = body[1..9].first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
                 Ok(LogMessage::Keepalive { end: Lsn(end), reply: body[17] == 1 })
             }
             _ => Err(Error::new(&codes::LOG_UNDECODABLE, "the server sent a message of a kind that does not belong in its log")),
         }
+    }
+}
+
+impl Oversize {
+    /// Of a CopyData frame's head, the plugin's bytes.
+    pub(super) fn of_data(self) -> LogMessage {
+        let head = if self.head.len() >= DATA_HEADER { self.head.slice(DATA_HEADER..) } else { Bytes::new() };
+        LogMessage::Oversize(Oversize { head, ..self })
     }
 }
 

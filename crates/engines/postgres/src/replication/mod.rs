@@ -13,3 +13,4 @@ mod wire;
 pub(crate) use command::{Replication, ServerIdentity};
 pub(crate) use copy::LogMessage;
 pub(crate) use pump::{Limits, Pump, Received};
+pub(crate) use wire::Oversize;

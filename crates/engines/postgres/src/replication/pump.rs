@@ -83,7 +83,8 @@ impl Pump {
         let bytes = limits.queue_bytes.clamp(1, u32::MAX as usize);
         let queue = Queue { sender, room: Arc::new(Semaphore::new(bytes)), bytes };
         let interval = STATUS_INTERVAL.min(limits.silence / 3);
-        let server = Server { wire, confirmed, interval, due: Instant::now(), heard: Instant::now(), questions: 0, asked: Instant::now() };
+        let now = Instant::now();
+        let server = Server { wire, confirmed, interval, due: now, heard: now, questions: 0, asked: now, oversize: false };
         let task = tokio::spawn(serve(server, queue));
         Ok(Pump { packets, durable, task })
     }
@@ -182,6 +183,8 @@ struct Server {
     /// Of the server without a pause, and when the last was asked.
     questions: u32,
     asked: Instant,
+    /// A message over the limit was met: nothing behind it is read.
+    oversize: bool,
 }
 
 impl Server {
@@ -206,13 +209,23 @@ impl Server {
     async fn take_all(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
         let mut messages = VecDeque::new();
         let mut weight = 0;
-        while let Some(frame) = self.wire.take()? {
+        while let Some(taken) = self.wire.take_or_refuse()? {
+            let frame = match taken {
+                Ok(frame) => frame,
+                // once to the reader, who can say which table it is; the next time to whoever does not hear
+                Err(oversize) if self.oversize => return Err(oversize.refused()),
+                Err(oversize) => {
+                    self.oversize = true;
+                    messages.push_back(oversize.of_data());
+                    break;
+                }
+            };
             weight += frame.body.len() + std::mem::size_of::<LogMessage>();
             let Some(message) = log_message(frame)? else { continue };
             match message {
                 LogMessage::Keepalive { reply: true, .. } => self.answer().await?,
                 LogMessage::Keepalive { .. } => {}
-                LogMessage::Data(_) => self.questions = 0,
+                LogMessage::Data(_) | LogMessage::Oversize(_) => self.questions = 0,
             }
             messages.push_back(message);
         }
