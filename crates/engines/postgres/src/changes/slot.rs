@@ -51,7 +51,7 @@ impl Slot {
     }
 
     /// Whether the log is kept at all.
-    pub(crate) fn must_live(&self, name: &str) -> Result<()> {
+    fn must_live(&self, name: &str) -> Result<()> {
         match &self.lost {
             Some(reason) => Err(position_lost(format!("replication slot {name} is lost ({reason})"))),
             None => Ok(()),
@@ -59,7 +59,7 @@ impl Slot {
     }
 
     /// Whether the log is kept from `from` on. A server asked for less than it keeps skips ahead in silence.
-    fn must_keep(&self, name: &str, from: Lsn) -> Result<()> {
+    pub(crate) fn must_keep(&self, name: &str, from: Lsn) -> Result<()> {
         self.must_live(name)?;
         match self.confirmed {
             Some(confirmed) if confirmed <= from => Ok(()),

@@ -60,7 +60,7 @@ pub(crate) async fn establish(task: &Task, tables: &[Arc<Table>], known: Option<
     }
 }
 
-/// The slot may be ahead of P0 by now; that it keeps the position in use is for `changes` to see.
+/// A slot that is gone, lost or ahead of the position is said here, before anything is done that it would make useless.
 async fn recognize(task: &Task, session: &Session, name: &str, position: &Position) -> Result<Founded> {
     let identity = Replication::open(&task.source, name).await?.identify().await?;
     let place = match Place::bare(position) {
@@ -69,7 +69,7 @@ async fn recognize(task: &Task, session: &Session, name: &str, position: &Positi
     };
     changes::same_system(&identity, &place)?;
     let slot = Slot::read(session, name, session.major()).await?.ok_or_else(|| changes::missing(name))?;
-    slot.must_live(name)?;
+    slot.must_keep(name, place.lsn)?;
     Ok(Founded { position: place.log.position(place.lsn), snapshot: None })
 }
 
