@@ -32,6 +32,8 @@ impl Phase {
 /// The stages a change passes; each reports how long its batches took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// From the item before it until the source gave this one. A transaction's first item carries no changes, so that the
+    /// wait for users does not count; where transactions come while they are under way it does.
     Read,
     Logged,
     Mapped,

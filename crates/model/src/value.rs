@@ -42,6 +42,18 @@ impl Value {
             }
     }
 
+    /// The same value in a buffer of its own: for the few that outlive the many they came with.
+    #[must_use]
+    pub fn detached(&self) -> Value {
+        let copied = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        match self {
+            Value::Text(bytes) => Value::Text(copied(bytes)),
+            Value::Bytes(bytes) => Value::Bytes(copied(bytes)),
+            Value::Native(bytes) => Value::Native(copied(bytes)),
+            other => other.clone(),
+        }
+    }
+
     /// A total equality for keys: two values that a byte-exact comparison calls the same. Floats by their bits.
     pub fn same(&self, other: &Value) -> bool {
         match (self, other) {

@@ -84,6 +84,8 @@ impl Session<'_> {
     async fn run(&mut self, mut stream: Box<dyn ChangeStream>) -> Result<()> {
         let mut syncing: Option<Syncing> = None;
         let mut room = true;
+        // When the stream gave its last item.
+        let mut given = Instant::now();
         loop {
             if self.dirty && syncing.is_none() {
                 self.dirty = false;
@@ -100,16 +102,24 @@ impl Session<'_> {
                 }
                 free = log.room(), if !room => { free?; room = true; }
                 item = stream.next(), if room => {
-                    let began = Instant::now();
-                    let changes = self.take(item?).await?;
-                    if changes > 0 {
-                        let took = began.elapsed();
-                        self.capture.observer.event(Event::Timing { stage: PipelineStage::Logged, changes, took });
+                    let (began, item) = (Instant::now(), item?);
+                    let read = changes_in(&item);
+                    if read > 0 {
+                        self.timing(PipelineStage::Read, read, began - given);
                     }
+                    let changes = self.take(item).await?;
+                    if changes > 0 {
+                        self.timing(PipelineStage::Logged, changes, began.elapsed());
+                    }
+                    given = Instant::now();
                     room = false;
                 }
             }
         }
+    }
+
+    fn timing(&self, stage: PipelineStage, changes: u64, took: Duration) {
+        self.capture.observer.event(Event::Timing { stage, changes, took });
     }
 
     /// The one place where the source learns how far it may forget.
@@ -219,6 +229,13 @@ impl Session<'_> {
             change.layout = *self.layouts.get(&change.layout).ok_or_else(|| Error::internal("a change came before its layout"))?;
         }
         Ok(batch)
+    }
+}
+
+fn changes_in(item: &Captured) -> u64 {
+    match item {
+        Captured::Changes(batch) | Captured::StreamedChanges { changes: batch, .. } => batch.len() as u64,
+        _ => 0,
     }
 }
 

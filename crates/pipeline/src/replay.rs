@@ -285,10 +285,10 @@ impl Writer<'_> {
         let mut entries = end.entries.clone();
         // what found its place taken is read again no sooner than at the marker: until then nothing may have moved
         let again = (met && !self.reread.is_empty()) || (self.reread.is_long() && self.taken == 0);
+        entries.extend(self.reread.unsaved());
         if again {
             entries.extend(self.read_again().await?);
         } else {
-            entries.extend(self.reread.unsaved());
             if met {
                 entries.extend([facts::done_entry("passed"), facts::removal("p1"), facts::removal("reread")]);
             }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use godwit_model::{ChangeBatch, Entry, Error, Group, LayoutId, Result, RowBatch, Source, TableMapping, TableWrite, WriteKind, codes};
+use godwit_model::{
+    ChangeBatch, Entry, Error, Group, LayoutId, Result, RowBatch, Source, TableMapping, TableWrite, Value, WriteKind, codes,
+};
 use godwit_store::{Record, decode, encode};
 use hashbrown::HashSet;
 
@@ -18,6 +20,9 @@ use crate::load::Route;
 const KEYS_AT_ONCE: usize = 100;
 /// A list this long is read before P1: it lies in memory, and in one entry of the ledger.
 const LONG: usize = 10_000;
+/// It cannot be read inside of a transaction. One that adds more keys than this is not followed key by key: the list is
+/// given up, and a sweep over all tables finds what it would have named.
+const MOST_ADDED: usize = 20_000;
 
 /// Keys to read again, each once.
 #[derive(Default)]
@@ -25,28 +30,44 @@ pub(crate) struct List {
     keys: Vec<Reread>,
     /// Table (by the address of its mapping) and key.
     listed: HashSet<(usize, KeyBytes)>,
-    /// Keys came that are not in the ledger. A transaction handed over in parts adds some long before its end is committed.
-    unsaved: bool,
+    /// Keys that came and are not in the ledger. A transaction handed over in parts adds some long before its end is
+    /// committed.
+    unsaved: usize,
+    /// The list was given up and the ledger does not say so yet.
+    given_up: bool,
 }
 
 impl List {
     pub fn add(&mut self, keys: Vec<Reread>) {
         for again in keys {
             if self.listed.insert((Arc::as_ptr(&again.mapping) as usize, key_bytes(&again.key))) {
-                self.keys.push(again);
-                self.unsaved = true;
+                // a few bytes of a block would keep all of it in memory
+                let key = again.key.iter().map(Value::detached).collect();
+                self.keys.push(Reread { key, ..again });
+                self.unsaved += 1;
             }
+        }
+        if self.unsaved > MOST_ADDED {
+            *self = List { given_up: true, ..List::default() };
         }
     }
 
     /// What the next commit must write to the ledger, if anything.
-    pub fn unsaved(&self) -> Option<Entry> {
-        self.unsaved.then(|| entry(&self.keys)).flatten()
+    pub fn unsaved(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        if self.given_up {
+            entries.extend([facts::done_entry("resync"), facts::removal("reread")]);
+        }
+        if self.unsaved > 0 {
+            entries.extend(entry(&self.keys));
+        }
+        entries
     }
 
     /// The commit is done.
     pub fn saved(&mut self) {
-        self.unsaved = false;
+        self.unsaved = 0;
+        self.given_up = false;
     }
 
     pub fn keys(&self) -> &[Reread] {
@@ -62,7 +83,7 @@ impl List {
     }
 
     pub fn clear(&mut self) {
-        *self = List::default();
+        *self = List { given_up: self.given_up, ..List::default() };
     }
 }
 
@@ -93,8 +114,10 @@ pub(crate) fn from_facts(known: &Facts, routes: &[Route]) -> Result<List> {
         keys.push(Reread { mapping: route.mapping.clone(), key: key.to_vec() });
     }
     let mut list = List::default();
-    list.add(keys);
-    list.saved();
+    for key in keys {
+        list.add(vec![key]);
+        list.saved();
+    }
     Ok(list)
 }
 
@@ -144,31 +167,50 @@ fn absent(mapping: &TableMapping, keys: &RowBatch, rows: &RowBatch) -> RowBatch 
 
 #[cfg(test)]
 mod tests {
-    use godwit_model::{ColumnMapping, TableName, Value};
+    use godwit_model::{ColumnMapping, TableName};
 
     use super::*;
 
-    #[test]
-    fn keys_of_a_part_without_an_end_are_saved_by_the_commit_that_follows() {
+    fn mapping() -> TableMapping {
         let name = TableName::new("s", "t");
         let column = ColumnMapping { source: "id".into(), target: "id".into(), type_name: "int".into() };
-        let mapping = TableMapping {
-            source: name.clone(),
-            target: name,
-            columns: vec![column],
-            key: vec![0],
-            key_is_exact: true,
-            has_uniques: false,
-        };
-        let key = Reread { mapping: Arc::new(mapping), key: vec![Value::Int(1)] };
+        TableMapping { source: name.clone(), target: name, columns: vec![column], key: vec![0], key_is_exact: true, has_uniques: false }
+    }
+
+    #[test]
+    fn keys_of_a_part_without_an_end_are_saved_by_the_commit_that_follows() {
+        let key = Reread { mapping: Arc::new(mapping()), key: vec![Value::Int(1)] };
         let mut list = List::default();
         list.add(vec![key.clone()]);
         // the last part of the transaction brings nothing new
         list.add(vec![]);
         list.add(vec![key]);
-        assert_eq!(list.unsaved(), entry(list.keys()));
+        assert_eq!(list.unsaved(), [entry(list.keys()).unwrap()]);
         list.saved();
-        assert_eq!(list.unsaved(), None);
+        assert_eq!(list.unsaved(), []);
         assert_eq!(list.keys().len(), 1);
+    }
+
+    #[test]
+    fn a_listed_key_keeps_no_block_in_memory() {
+        let block = bytes::Bytes::from(vec![b'x'; 1 << 18]);
+        let mapping = Arc::new(mapping());
+        let mut list = List::default();
+        list.add(vec![Reread { mapping, key: vec![Value::Native(block.slice(..8))] }]);
+        assert!(block.is_unique(), "nothing else holds on to the block");
+    }
+
+    #[test]
+    fn a_list_that_grows_too_long_inside_a_transaction_becomes_a_sweep() {
+        let mapping = Arc::new(mapping());
+        let key = |id| Reread { mapping: mapping.clone(), key: vec![Value::Int(id)] };
+        let mut list = List::default();
+        list.add((0..MOST_ADDED as i64 + 1).map(key).collect());
+        list.add(vec![key(-1)]);
+        assert_eq!(list.keys().len(), 1);
+        let expected = [facts::done_entry("resync"), facts::removal("reread"), entry(list.keys()).unwrap()];
+        assert_eq!(list.unsaved(), expected);
+        list.saved();
+        assert_eq!(list.unsaved(), []);
     }
 }

@@ -290,3 +290,23 @@ async fn append_without_an_exact_snapshot_is_refused_and_overwrites_no_row() {
     assert!(error.is(&codes::LOAD_TORN), "{error:?}");
     assert_eq!(world.second.view().sorted_rows(&accounts().name), [vec![int(0), int(1), text("mine")]]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_of_more_incomplete_rows_than_a_list_holds_ends_equal() {
+    const ROWS: i64 = 20_100;
+    let mut world = World::new(1);
+    world.options = SourceOptions { exact_snapshot: false, ..SourceOptions::default() };
+    world.first.create_table(accounts());
+    let name = accounts().name;
+    world.first.transaction(|tx| (0..ROWS).try_for_each(|id| tx.insert(&name, vec![int(id), int(0), text("large")]))).unwrap();
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut hold = plan.hold("target.write_chunk");
+    let mut running = with_faults(world.job(), &plan).start();
+    hold.reached().await;
+    // the chunks show the rows as they were, and the notes are not sent
+    world.first.transaction(|tx| (0..ROWS).try_for_each(|id| tx.update(&name, &[int(id)], &[("amount", int(1))]))).unwrap();
+    hold.release();
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    assert_eq!(world.first.view().sorted_rows(&name), world.second.view().sorted_rows(&name));
+}

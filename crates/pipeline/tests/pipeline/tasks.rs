@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use godwit_model::{Event, Existing, Value, codes};
+use godwit_model::{Event, Existing, PipelineStage, Value, codes};
 use godwit_pipeline::{DifferenceKind, Until};
 use godwit_testkit::faults::{self, FaultPlan};
 use godwit_testkit::memory::{self, TableSpec};
@@ -271,4 +271,17 @@ async fn a_target_that_lost_its_rows_or_has_many_more_is_listed_in_blocks() {
     assert_eq!(of(place(accounts()), DifferenceKind::Missing), rows - 100);
     assert_eq!(of(place(events()), DifferenceKind::Surplus), rows);
     assert!(report.tables.iter().all(|table| table.unlisted == 0 && table.unsettled == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_stage_says_how_long_its_batches_took() {
+    let (world, _) = world();
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    world.first.transaction(|tx| tx.insert(&events().name, vec![text("one"), int(1)])).unwrap();
+    running.pass().await.unwrap();
+    for stage in [PipelineStage::Read, PipelineStage::Logged, PipelineStage::Mapped, PipelineStage::Applied, PipelineStage::Committed] {
+        let told = |event: &Event| matches!(event, Event::Timing { stage: of, changes, .. } if *of == stage && *changes > 0);
+        assert!(world.recorder.events().iter().any(told), "{stage:?}");
+    }
 }
