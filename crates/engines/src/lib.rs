@@ -2,6 +2,8 @@
 //!
 //! Whoever else wants to tell engines apart asks a capability.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use godwit_model::{EndpointConfig, Error, Result, Source, TableName, Target, Task, codes};
@@ -16,8 +18,24 @@ struct Engine {
 }
 
 struct GrantWords {
-    source: fn(&Task, &[TableName]) -> Vec<String>,
-    target: fn(&Task, &[TableName]) -> Vec<String>,
+    source: for<'a> fn(&'a Task, &'a [TableName]) -> Asked<'a>,
+    target: for<'a> fn(&'a Task, &'a [TableName]) -> Asked<'a>,
+    /// For both, without asking either.
+    unasked: fn(&Task) -> (Statements, Statements),
+}
+
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<Statements>> + Send + 'a>>;
+
+/// For a superuser or the service's administrator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statements {
+    pub required: Vec<String>,
+    /// Whatever the service allows of these makes more possible.
+    pub optional: Vec<String>,
+}
+
+fn of_postgres(grants: godwit_postgres::Grants) -> Statements {
+    Statements { required: grants.required, optional: grants.optional }
 }
 
 const ENGINES: &[Engine] = &[
@@ -26,8 +44,12 @@ const ENGINES: &[Engine] = &[
         source: godwit_postgres::source,
         target: godwit_postgres::target,
         grants: Some(GrantWords {
-            source: |task, tables| godwit_postgres::source_grants(&task.source, tables, &[], task.phases.changes),
-            target: |task, tables| godwit_postgres::target_grants(&task.target, tables),
+            source: |task, tables| Box::pin(async move { godwit_postgres::source_grants(task, tables).await.map(of_postgres) }),
+            target: |task, tables| Box::pin(async move { godwit_postgres::target_grants(task, tables).await.map(of_postgres) }),
+            unasked: |task| {
+                let (source, target) = godwit_postgres::grants_unasked(task);
+                (of_postgres(source), of_postgres(target))
+            },
         }),
     },
     Engine { names: &["sqlite"], source: godwit_sqlite::source, target: godwit_sqlite::target, grants: None },
@@ -46,19 +68,32 @@ pub fn target(task: &Task) -> Result<Arc<dyn Target>> {
 /// The statements that give a role what a task needs at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
-    Grants(Vec<String>),
+    Grants {
+        statements: Statements,
+        /// Why the server could not be asked, so that these are only a beginning.
+        incomplete: Option<String>,
+    },
     /// The engine has none to give: a file is reached or not.
     OfTheFile,
 }
 
 /// For the source, given the tables that the task selects.
-pub fn source_rights(task: &Task, tables: &[TableName]) -> Result<Rights> {
-    Ok(find(&task.source)?.grants.as_ref().map_or(Rights::OfTheFile, |words| Rights::Grants((words.source)(task, tables))))
+pub async fn source_rights(task: &Task, tables: &[TableName]) -> Result<Rights> {
+    let Some(words) = &find(&task.source)?.grants else { return Ok(Rights::OfTheFile) };
+    Ok(rights((words.source)(task, tables).await, (words.unasked)(task).0))
 }
 
 /// For the target, given the names of the tables there.
-pub fn target_rights(task: &Task, tables: &[TableName]) -> Result<Rights> {
-    Ok(find(&task.target)?.grants.as_ref().map_or(Rights::OfTheFile, |words| Rights::Grants((words.target)(task, tables))))
+pub async fn target_rights(task: &Task, tables: &[TableName]) -> Result<Rights> {
+    let Some(words) = &find(&task.target)?.grants else { return Ok(Rights::OfTheFile) };
+    Ok(rights((words.target)(task, tables).await, (words.unasked)(task).1))
+}
+
+fn rights(asked: Result<Statements>, unasked: Statements) -> Rights {
+    match asked {
+        Ok(statements) => Rights::Grants { statements, incomplete: None },
+        Err(error) => Rights::Grants { statements: unasked, incomplete: Some(error.what().to_owned()) },
+    }
 }
 
 /// The engines of this version, by their first names.

@@ -1,10 +1,11 @@
 //! `godwit check`: what stands in the task's way.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use godwit_engines::Rights;
-use godwit_model::{Finding, Result, Severity, TableName, Task};
-use godwit_pipeline::CheckReport;
+use godwit_model::{Create, EndpointConfig, Finding, Result, Severity};
+use godwit_pipeline::{CheckReport, Survey};
 use serde_json::{Value as Json, json};
 
 use crate::answer::Answer;
@@ -62,40 +63,63 @@ fn as_json(finding: &Finding) -> Json {
     })
 }
 
-/// The tables are asked of the source where the role may read them; else those that the task names.
+/// The catalogs are read by a role that may log in and do nothing else; structure, which needs more, is not asked for.
 async fn grants(stores: &Stores) -> Result<Answer> {
-    let task = &stores.task;
-    let planned = stores.survey().plan().await.ok();
-    let complete = planned.is_some();
-    let (here, there): (Vec<_>, Vec<_>) = match planned {
-        Some(plan) => plan.mappings.into_iter().map(|mapping| (mapping.source, mapping.target)).unzip(),
-        None => (named_tables(task), Vec::new()),
+    let mut task = (*stores.task).clone();
+    task.schema.create = Create::None;
+    let survey = Survey { task: Arc::new(task), ..stores.survey() };
+    let (here, there): (Vec<_>, Vec<_>) = match survey.plan().await {
+        Ok(plan) => plan.mappings.into_iter().map(|mapping| (mapping.source, mapping.target)).unzip(),
+        // that it cannot be asked is said with its rights
+        Err(_) => (Vec::new(), Vec::new()),
     };
-    let (source, target) = (godwit_engines::source_rights(task, &here)?, godwit_engines::target_rights(task, &there)?);
-    let mut text = String::new();
-    if !complete {
-        text.push_str("-- the source cannot be asked yet: tables that the task selects by a pattern are not listed\n");
-    }
-    text.push_str(&section(&format!("at the source, {}", task.source.display()), &source));
-    text.push_str(&section(&format!("at the target, {}", task.target.display()), &target));
-    let statements = |rights: &Rights| match rights {
-        Rights::Grants(statements) => json!(statements),
-        Rights::OfTheFile => Json::Null,
-    };
-    let json = json!({"result": "grants", "complete": complete, "source": statements(&source), "target": statements(&target)});
+    let source = godwit_engines::source_rights(&stores.task, &here).await?;
+    let target = godwit_engines::target_rights(&stores.task, &there).await?;
+    let text = section("source", &stores.task.source, &source) + &section("target", &stores.task.target, &target);
+    let complete = !here.is_empty() && is_complete(&source) && is_complete(&target);
+    let json = json!({
+        "result": "grants", "complete": complete, "source": required(&source), "target": required(&target),
+        "target_optional": optional(&target),
+    });
     Ok(Answer::new(false, json, text))
 }
 
-fn named_tables(task: &Task) -> Vec<TableName> {
-    let plain = task.select.tables.iter().filter(|pattern| !pattern.contains(['*', '\\']));
-    plain.filter_map(|pattern| pattern.split_once('.')).map(|(schema, name)| TableName::new(schema, name)).collect()
+fn is_complete(rights: &Rights) -> bool {
+    matches!(rights, Rights::OfTheFile | Rights::Grants { incomplete: None, .. })
 }
 
-fn section(title: &str, rights: &Rights) -> String {
+fn required(rights: &Rights) -> Json {
     match rights {
-        Rights::Grants(statements) => format!("-- {title}\n{}\n", statements.join("\n")),
-        Rights::OfTheFile => {
-            format!("-- {title}: no rights to grant; the process must be able to read and write the file and its folder\n")
+        Rights::Grants { statements, .. } => json!(statements.required),
+        Rights::OfTheFile => Json::Null,
+    }
+}
+
+fn optional(rights: &Rights) -> Json {
+    match rights {
+        Rights::Grants { statements, .. } => json!(statements.optional),
+        Rights::OfTheFile => Json::Null,
+    }
+}
+
+/// SQL as it stands: what is not a statement is a comment.
+fn section(side: &str, endpoint: &EndpointConfig, rights: &Rights) -> String {
+    let mut text = format!("-- at the {side}, {}\n", endpoint.display());
+    match rights {
+        Rights::OfTheFile => text.push_str("-- no rights to grant; the process must be able to read and write the file and its folder\n"),
+        Rights::Grants { statements, incomplete } => {
+            if let Some(why) = incomplete {
+                let _ = writeln!(text, "-- not all: it could not be asked ({})", why.replace(['\n', '\r'], " "));
+            }
+            statements.required.iter().for_each(|statement| text.push_str(&format!("{statement}\n")));
+            if !statements.optional.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "-- where the service allows it, at the {side}: foreign keys and triggers may then stay while the task runs"
+                );
+            }
+            statements.optional.iter().for_each(|statement| text.push_str(&format!("{statement}\n")));
         }
     }
+    text
 }

@@ -7,6 +7,7 @@ use godwit_testkit::bank::Bank;
 
 use crate::bank::{self, Users, Workload};
 use crate::pair::Pair;
+use crate::postgres::Tier;
 use crate::process::{Godwit, PATIENCE};
 use crate::store::Store;
 
@@ -28,14 +29,28 @@ fn sqlite_survives_kills() {
 
 #[test]
 fn postgres_15_to_18_survives_kills() {
-    if let Some(pair) = Pair::postgres_on_own(15, 18) {
+    if let Some(pair) = Pair::postgres_on_own(15, 18, Tier::Full) {
         kill_loop(&pair, Users::Forgiving);
     }
 }
 
 #[test]
 fn postgres_18_survives_kills() {
-    if let Some(pair) = Pair::postgres_on_own(18, 18) {
+    if let Some(pair) = Pair::postgres_on_own(18, 18, Tier::Full) {
+        kill_loop(&pair, Users::Forgiving);
+    }
+}
+
+#[test]
+fn a_managed_pair_survives_kills() {
+    if let Some(pair) = Pair::postgres_on_own(15, 18, Tier::Managed) {
+        kill_loop(&pair, Users::Forgiving);
+    }
+}
+
+#[test]
+fn a_read_only_source_survives_kills() {
+    if let Some(pair) = Pair::postgres_on_own(18, 18, Tier::ReadOnly) {
         kill_loop(&pair, Users::Forgiving);
     }
 }

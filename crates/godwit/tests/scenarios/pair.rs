@@ -2,17 +2,42 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use godwit_testkit::servers::{Postgres, PostgresOptions};
 use tempfile::TempDir;
 
-use crate::postgres::{PostgresDatabase, Server};
+use crate::postgres::{PostgresDatabase, Server, Tier};
 use crate::process::{self, Circumstances, Ended, Godwit, PATIENCE, Stories};
 use crate::sqlite::SqliteFile;
 use crate::store::Store;
 
 const TASK_FILE: &str = "task.yaml";
+
+/// Played by the least role in every run.
+const ALWAYS: &[&str] = &[
+    "unique_values_that_swap_in_one_transaction",
+    "keys_that_change",
+    "a_new_column_stops_the_task_and_shifts_nothing",
+    "planted_differences_are_found_and_mended",
+    "a_lost_position_is_mended_in_place",
+    "append_keeps_rows",
+    "truncate_empties_once",
+];
+/// Those that have a source of their own, or another privilege to begin with, are left out.
+const READ_ONLY: &[&str] = &[
+    "unique_values_that_swap_in_one_transaction",
+    "keys_that_change",
+    "what_a_savepoint_takes_back_stays_away",
+    "planted_differences_are_found_and_mended",
+    "a_lost_position_is_mended_in_place",
+    "append_keeps_rows",
+];
+
+fn at_target(tier: Tier) -> Tier {
+    if tier == Tier::ReadOnly { Tier::Managed } else { tier }
+}
 
 pub struct Pair {
     pub source: Arc<dyn Store>,
@@ -20,6 +45,8 @@ pub struct Pair {
     pub name: String,
     pub stories: Stories,
     folder: TempDir,
+    /// The roles of the task have their rights.
+    granted: AtomicBool,
 }
 
 impl Pair {
@@ -36,23 +63,42 @@ impl Pair {
     }
 
     pub fn postgres_on_shared(first: u16, second: u16) -> Option<Pair> {
+        Pair::postgres_of_tier(first, second, Tier::Full)
+    }
+
+    /// Of these rights at the source; the target's role of a read-only source is a managed one.
+    pub fn postgres_of_tier(first: u16, second: u16, tier: Tier) -> Option<Pair> {
         let name = name();
-        let source = PostgresDatabase::on_shared(first, &format!("{name}_source"))?;
-        let target = PostgresDatabase::on_shared(second, &format!("{name}_target"))?;
+        let source = PostgresDatabase::on_shared(first, &format!("{name}_source"), tier)?;
+        let target = PostgresDatabase::on_shared(second, &format!("{name}_target"), at_target(tier))?;
         Some(Pair::of(name, tempfile::tempdir().unwrap(), Arc::new(source), Arc::new(target)))
     }
 
     /// On two servers that may be stopped and killed.
-    pub fn postgres_on_own(first: u16, second: u16) -> Option<Pair> {
+    pub fn postgres_on_own(first: u16, second: u16, tier: Tier) -> Option<Pair> {
         let name = name();
         let start = |major| Postgres::start(major, &PostgresOptions::default().with_fsync()).map(Arc::new);
-        let source = PostgresDatabase::on(Server::Own(start(first)?), "source");
-        let target = PostgresDatabase::on(Server::Own(start(second)?), "target");
+        let source = PostgresDatabase::on(Server::Own(start(first)?), "source", tier);
+        let target = PostgresDatabase::on(Server::Own(start(second)?), "target", at_target(tier));
         Some(Pair::of(name, tempfile::tempdir().unwrap(), Arc::new(source), Arc::new(target)))
     }
 
+    /// For one of the scenarios that are played on several tiers. The least role plays a few of them always, and all of
+    /// them, on two pairs of versions, in a long run.
+    pub fn of_scenario(scenario: &str, first: u16, second: u16, tier: Tier) -> Option<Pair> {
+        let always = first != second && ALWAYS.contains(&scenario);
+        let fits = match tier {
+            // its task names the source as its target, which has another role
+            Tier::Full | Tier::Managed => scenario != "source_and_target_may_not_be_the_same",
+            Tier::ReadOnly => READ_ONLY.contains(&scenario),
+        };
+        let is_long = std::env::var_os("GODWIT_TEST_LONG").is_some();
+        (fits && (is_long || always || tier == Tier::ReadOnly)).then(|| Pair::postgres_of_tier(first, second, tier))?
+    }
+
     fn of(name: String, folder: TempDir, source: Arc<dyn Store>, target: Arc<dyn Store>) -> Pair {
-        let pair = Pair { source, target, name, stories: Stories::default(), folder };
+        let granted = AtomicBool::new(!source.must_be_granted() && !target.must_be_granted());
+        let pair = Pair { source, target, name, stories: Stories::default(), folder, granted };
         pair.write_task("");
         pair
     }
@@ -67,11 +113,30 @@ impl Pair {
 
     /// The task, with more keys.
     pub fn write_task(&self, more: &str) {
-        self.write_whole_task(&format!("source: {}\ntarget: {}\n{more}", self.source.url(), self.target.url()));
+        self.write_whole_task(&format!("source: {}\ntarget: {}\n{more}", self.source_of_task(), self.target.url()));
     }
 
     pub fn write_task_existing(&self, existing: &str) {
-        self.write_whole_task(&format!("source: {}\ntarget: {{url: '{}', existing: {existing}}}\n", self.source.url(), self.target.url()));
+        let (source, target) = (self.source_of_task(), self.target.url());
+        self.write_whole_task(&format!("source: {source}\ntarget: {{url: '{target}', existing: {existing}}}\n"));
+    }
+
+    fn source_of_task(&self) -> String {
+        format!("{{url: '{}', {}}}", self.source.url(), self.source.source_options())
+    }
+
+    /// What `check --grants` prints as required is run by a superuser, word for word.
+    fn grant(&self) {
+        let arguments = ["check", TASK_FILE, "--grants"];
+        let printed = process::start(self.path(), &arguments, Circumstances::default(), &self.stories).end().with(0);
+        let printed: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+        let statements = |side: &str| -> Vec<String> {
+            let list = printed[side].as_array().into_iter().flatten();
+            list.map(|statement| statement.as_str().unwrap().to_owned()).collect()
+        };
+        self.source.grant(&statements("source"));
+        self.target.grant(&statements("target"));
+        self.granted.store(printed["complete"] == true, Ordering::SeqCst);
     }
 
     pub fn write_whole_task(&self, rest: &str) {
@@ -93,6 +158,9 @@ impl Pair {
 
     /// The first word is the command; the task file follows it.
     pub fn start_in(&self, command: &[&str], circumstances: Circumstances<'_>) -> Godwit {
+        if !self.granted.load(Ordering::SeqCst) {
+            self.grant();
+        }
         let mut arguments = vec![command[0], TASK_FILE];
         arguments.extend(&command[1..]);
         process::start(self.path(), &arguments, circumstances, &self.stories)
@@ -170,7 +238,14 @@ fn name() -> String {
     format!("t{:08x}", fastrand::u32(..))
 }
 
-/// One test per engine of each scenario.
+/// Plays it if it belongs to this run.
+pub fn play(name: &str, first: u16, second: u16, tier: Tier, scenario: fn(&Pair)) {
+    if let Some(pair) = Pair::of_scenario(name, first, second, tier) {
+        scenario(&pair);
+    }
+}
+
+/// One test per engine of each scenario, and one per tier of rights.
 macro_rules! on_every_engine {
     ($($scenario:ident),* $(,)?) => {
         mod sqlite {
@@ -178,6 +253,15 @@ macro_rules! on_every_engine {
         }
         mod postgres {
             $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres() { super::$scenario(&pair); } })*
+        }
+        mod postgres_managed {
+            $(#[test] fn $scenario() { $crate::pair::play(stringify!($scenario), 15, 18, $crate::postgres::Tier::Managed, super::$scenario); })*
+        }
+        mod postgres_18_managed {
+            $(#[test] fn $scenario() { $crate::pair::play(stringify!($scenario), 18, 18, $crate::postgres::Tier::Managed, super::$scenario); })*
+        }
+        mod postgres_read_only {
+            $(#[test] fn $scenario() { $crate::pair::play(stringify!($scenario), 15, 18, $crate::postgres::Tier::ReadOnly, super::$scenario); })*
         }
     };
 }

@@ -27,26 +27,86 @@ impl Server {
     }
 }
 
+/// Who a task connects as, and who owns the users' tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// A superuser, who owns all.
+    Full,
+    /// A role that may log in, and has besides what `check --grants` prints as required; tables belong to another.
+    Managed,
+    /// The same for a source that may not be written to.
+    ReadOnly,
+}
+
 pub struct PostgresDatabase {
     server: Server,
     name: String,
+    tier: Tier,
 }
 
 impl PostgresDatabase {
     /// A new database on a server that other tests use too.
-    pub fn on_shared(major: u16, name: &str) -> Option<Self> {
-        Some(PostgresDatabase::on(Server::Shared(shared(major)?), name))
+    pub fn on_shared(major: u16, name: &str, tier: Tier) -> Option<Self> {
+        Some(PostgresDatabase::on(Server::Shared(shared(major)?), name, tier))
     }
 
-    pub fn on(server: Server, name: &str) -> Self {
-        server.get().create_database(name);
-        PostgresDatabase { server, name: name.to_owned() }
+    pub fn on(server: Server, name: &str, tier: Tier) -> Self {
+        let url = server.get().create_database(name);
+        if tier != Tier::Full {
+            // nothing that everyone is given by default hides a right that a statement must give
+            let roles = format!(
+                "CREATE ROLE {name}_app LOGIN; CREATE ROLE {name}_mover LOGIN; ALTER DATABASE {name} OWNER TO {name}_app;
+                 REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO {name}_mover;
+                 REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT ALL ON SCHEMA public TO {name}_app;
+                 GRANT pg_read_all_data, pg_write_all_data TO {name}_app"
+            );
+            execute(&url, &roles).unwrap();
+        }
+        PostgresDatabase { server, name: name.to_owned(), tier }
+    }
+
+    fn url_of(&self, role: &str) -> String {
+        let url = self.server.get().url(&self.name);
+        match self.tier {
+            Tier::Full => url,
+            Tier::Managed | Tier::ReadOnly => url.replace("//postgres@", &format!("//{}_{role}@", self.name)),
+        }
+    }
+
+    fn session(&self, url: &str) -> Result<Box<dyn Session>, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(|error| error.to_string())?;
+            // ends with the runtime, which the session owns
+            tokio::spawn(connection);
+            Ok::<_, String>(client)
+        })?;
+        Ok(Box::new(PostgresSession { runtime, client }))
+    }
+
+    fn asked_as_superuser(&self, sql: &str) -> Vec<Row> {
+        let session = self.session(&self.server.get().url(&self.name));
+        session.and_then(|mut session| session.rows(sql)).unwrap_or_else(|problem| panic!("{sql}: {problem}"))
     }
 }
 
 impl Store for PostgresDatabase {
     fn url(&self) -> String {
-        self.server.get().url(&self.name)
+        self.url_of("mover")
+    }
+
+    fn source_options(&self) -> &'static str {
+        if self.tier == Tier::ReadOnly { "writes: never" } else { "writes: marker" }
+    }
+
+    fn grant(&self, statements: &[String]) {
+        for statement in statements {
+            execute(&self.server.get().url(&self.name), statement).unwrap_or_else(|problem| panic!("{statement}: {problem}"));
+        }
+    }
+
+    fn must_be_granted(&self) -> bool {
+        self.tier != Tier::Full
     }
 
     fn dialect(&self) -> Dialect {
@@ -58,38 +118,31 @@ impl Store for PostgresDatabase {
     }
 
     fn connect(&self) -> Result<Box<dyn Session>, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let url = self.url();
-        let client = runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&url, NoTls).await.map_err(|error| error.to_string())?;
-            // ends with the runtime, which the session owns
-            tokio::spawn(connection);
-            Ok::<_, String>(client)
-        })?;
-        Ok(Box::new(PostgresSession { runtime, client }))
+        self.session(&self.url_of("app"))
     }
 
     fn traces(&self, task: &str) -> Vec<String> {
+        // one that an administrator made stays
+        let ours = self.tier != Tier::ReadOnly;
         let sql = format!(
             "SELECT 'relation ' || relname FROM pg_class WHERE relname LIKE 'godwit%'
              UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'godwit%'
              UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'godwit%'
-             UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE 'godwit%'
+             UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE 'godwit%' AND {ours}
              UNION ALL SELECT 'event trigger ' || evtname FROM pg_event_trigger WHERE evtname LIKE 'godwit%'
              UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'godwit%'
              UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
              UNION ALL SELECT 'origin ' || roname FROM pg_replication_origin WHERE roname LIKE 'godwit_{task}%'"
         );
-        (self as &dyn Store).rows(&sql).into_iter().flatten().flatten().collect()
+        self.asked_as_superuser(&sql).into_iter().flatten().flatten().collect()
     }
 
     fn forget_changes(&self) {
         // the server may need a moment to see that its client is gone
-        (self as &dyn Store).rows(
+        self.asked_as_superuser(
             "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE database = current_database() AND active",
         );
-        (self as &dyn Store)
-            .rows("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()");
+        self.asked_as_superuser("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()");
     }
 
     fn server(&self) -> Option<&Postgres> {

@@ -10,6 +10,19 @@ pub trait Store: Send + Sync {
     /// As the task file takes it.
     fn url(&self) -> String;
 
+    /// What stands in the task file beside the URL of a source.
+    fn source_options(&self) -> &'static str {
+        "writes: marker"
+    }
+
+    /// Runs what `check --grants` printed for this side.
+    fn grant(&self, _statements: &[String]) {}
+
+    /// Whether the role of the task has no right yet.
+    fn must_be_granted(&self) -> bool {
+        false
+    }
+
     fn dialect(&self) -> Dialect;
 
     /// The schema that a user's tables lie in.

@@ -64,7 +64,7 @@ pub(super) fn folder() -> PathBuf {
     Path::new(&home).join(".cache/godwit-test")
 }
 
-fn missing<T>(what: &str, place: &Path) -> Option<T> {
+pub(super) fn missing<T>(what: &str, place: &Path) -> Option<T> {
     let skips = is_on("GODWIT_TEST_SKIP_MISSING") && !is_on("CI");
     assert!(skips, "{what} is not there (looked at {}): run ./test or scripts/supply", place.display());
     // Past the test runner's capture, and with the test's name, which `./test` counts.

@@ -7,6 +7,7 @@
 //! Every call here blocks; starting takes some tenths of a second.
 
 mod cache;
+mod pooler;
 mod postgres;
 mod postgres_options;
 mod processes;
@@ -19,6 +20,7 @@ mod user;
 mod watcher;
 
 pub use cache::tool;
+pub use pooler::Pooler;
 pub use postgres::Postgres;
 pub use postgres_options::PostgresOptions;
 pub use shared::shared;

@@ -1,15 +1,15 @@
 //! The source's settings, rights and surroundings.
 
-use godwit_model::{Finding, Result, Severity, SourceNeeds, Writes, codes};
-use tokio_postgres::Client;
+use godwit_model::{EndpointConfig, Finding, Result, Severity, SourceNeeds, Writes, codes};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{tables, trial};
-use crate::{error, establish, names};
+use crate::{connect, error, establish, names};
 
 pub(crate) async fn source(client: &Client, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     version(client, &mut findings).await?;
-    pooler(client, &mut findings).await?;
+    pooler(client, &needs.task.source, &mut findings).await?;
     encoding(client, &mut findings).await?;
     tables::check(client, needs, &mut findings).await?;
     if needs.changes {
@@ -39,19 +39,34 @@ pub(super) async fn version(client: &Client, findings: &mut Vec<Finding>) -> Res
     Ok(())
 }
 
-/// A pooler that gives every transaction another backend breaks snapshots, slots and settings.
-pub(super) async fn pooler(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
-    let first: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(error::from_server)?.get(0);
-    let second: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(error::from_server)?.get(0);
-    if first != second {
+/// A pooler that gives every transaction another backend breaks snapshots, slots and settings. It shows itself by a
+/// backend that serves two connections at once, or by one connection that two backends serve.
+pub(super) async fn pooler(client: &Client, endpoint: &EndpointConfig, findings: &mut Vec<Finding>) -> Result<()> {
+    let first = backend(client).await?;
+    let other = connect::sql(endpoint, "godwit check").await?;
+    // inside a transaction it keeps its backend, and the first connection must be given another one
+    other.batch_execute("BEGIN").await.map_err(error::from_server)?;
+    let between = backend(&other).await?;
+    let second = backend(client).await?;
+    other.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
+    if first != second || between == first {
         findings.push(Finding::blocker(
             "pooler",
             &codes::SETTING_UNSUITABLE,
-            "two statements of one connection ran in two backends: a pooler is in between",
+            "the server's backends are handed from connection to connection: a pooler is in between",
             "give the server's own address and port, or a pool in session mode",
         ));
     }
     Ok(())
+}
+
+/// Asked in the simple protocol: a statement that is prepared by name would be lost or met again behind a pooler.
+async fn backend(client: &Client) -> Result<Option<String>> {
+    let messages = client.simple_query("SELECT pg_backend_pid()").await.map_err(error::from_server)?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 async fn encoding(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
@@ -74,6 +89,18 @@ pub(super) async fn collations(client: &Client, findings: &mut Vec<Finding>) -> 
     if count > 0 {
         let what = format!("{count} collations changed their version since they were made");
         findings.push(Finding::warning("collation_version", what, "REINDEX what uses them, then ALTER COLLATION ... REFRESH VERSION"));
+    }
+    // since version 15 a database has one of its own
+    let sql =
+        "SELECT to_jsonb(d) ->> 'datcollversion', quote_ident(d.datname), d.oid FROM pg_database d WHERE d.datname = current_database()";
+    let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
+    let (Some(made), name, oid) = (row.get::<_, Option<&str>>(0), row.get::<_, &str>(1), row.get::<_, u32>(2)) else { return Ok(()) };
+    let sql = "SELECT pg_database_collation_actual_version($1)";
+    let now: Option<String> = client.query_one(sql, &[&oid]).await.map_err(error::from_server)?.get(0);
+    if now.as_deref().is_some_and(|now| now != made) {
+        let what = format!("the database's collation has version {}, and was {made} when it was made", now.unwrap_or_default());
+        let remedy = format!("REINDEX what uses it, then ALTER DATABASE {name} REFRESH COLLATION VERSION");
+        findings.push(Finding::warning("collation_version", what, remedy));
     }
     Ok(())
 }
@@ -172,7 +199,7 @@ async fn old_transactions(client: &Client, findings: &mut Vec<Finding>) -> Resul
         let what = format!("the transaction of pid {pid} ({user}) has been open for {age} s");
         findings.push(Finding::warning("long_transaction", what, "let it end: making the slot waits for it"));
     }
-    let sql = "SELECT gid, owner::text, extract(epoch FROM now() - prepared)::int8 FROM pg_prepared_xacts WHERE prepared < now() - interval '1 minute' LIMIT 10";
+    let sql = "SELECT gid, owner::text, extract(epoch FROM now() - prepared)::int8 FROM pg_prepared_xacts WHERE prepared < now() - interval '5 seconds' LIMIT 10";
     for row in client.query(sql, &[]).await.map_err(error::from_server)? {
         let (gid, owner, age): (&str, &str, i64) = (row.get(0), row.get(1), row.get(2));
         let what = format!("the transaction {gid} of {owner} was prepared {age} s ago and never ended");

@@ -92,6 +92,14 @@ fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>
             "add a primary key, or let Godwit set REPLICA IDENTITY FULL (it must own the table); such a table is copied under one snapshot that may grow old",
         ));
     }
+    let parted = |table: &&CatalogTable| table.kind == TableKind::Partitioned && table.table.key.is_none();
+    if let Some(names) = listed(followed().filter(parted)) {
+        findings.push(Finding::warning(
+            "partitions",
+            format!("{names}: partitions made later begin without a full replica identity, and users' updates of them fail while they are published"),
+            "ALTER TABLE ... REPLICA IDENTITY FULL on each new partition at once, or give the table a primary key",
+        ));
+    }
     if let Some(names) = listed(followed().filter(|table| table.table.key.is_some() && table.replica_identity == 'n')) {
         findings.push(Finding::blocker(
             "replica_identity",

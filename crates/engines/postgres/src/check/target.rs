@@ -9,11 +9,12 @@ use crate::{error, present, schema, writer};
 pub(crate) async fn target(client: &Client, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     version(client, &mut findings).await?;
-    pooler(client, &mut findings).await?;
+    pooler(client, &needs.task.target, &mut findings).await?;
     rights(client, &mut findings).await?;
     if needs.task.schema.create != Create::None {
         schemas(client, needs, &mut findings).await?;
     }
+    extensions(client, needs, &mut findings).await?;
     settings(client, &mut findings).await?;
     collations(client, &mut findings).await?;
     existing(client, needs, &mut findings).await?;
@@ -81,6 +82,31 @@ async fn schemas(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Fi
             what,
             format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"),
         ));
+    }
+    Ok(())
+}
+
+const EXTENSIONS: &str = "
+SELECT w.name, v.name IS NOT NULL, coalesce(v.trusted, false) OR coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false)
+FROM unnest($1::text[]) w(name)
+LEFT JOIN pg_available_extensions a ON a.name = w.name
+LEFT JOIN pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
+WHERE NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = w.name)";
+
+/// Types and functions of the source that only an extension brings.
+async fn extensions(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let names: Vec<&str> = needs.description.items.iter().filter_map(|item| item.id.strip_prefix("EXTENSION ")).map(str::trim).collect();
+    for row in client.query(EXTENSIONS, &[&names]).await.map_err(error::from_server)? {
+        let (name, is_there, may_be_made): (&str, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        if !is_there {
+            let what = format!("the source uses the extension {name}, and the target's server does not have it");
+            let remedy = "install its package on the target's server, or leave the tables that need it out (select.except)";
+            findings.push(Finding::blocker("types", &codes::TASK_UNSUPPORTED, what, remedy));
+        } else if !may_be_made {
+            let what = format!("only a superuser may make the extension {name} at the target");
+            let remedy = format!("let one run there: CREATE EXTENSION {}", crate::quote::identifier(name));
+            findings.push(Finding::blocker("types", &codes::RIGHTS_MISSING, what, remedy));
+        }
     }
     Ok(())
 }

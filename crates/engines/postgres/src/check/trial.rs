@@ -3,7 +3,7 @@
 use godwit_model::{Finding, Result, SourceNeeds, codes};
 use tokio_postgres::Client;
 
-use crate::{error, quote};
+use crate::{error, establish, quote};
 
 /// A publication of one of the tables, and a marker; under a short lock timeout, because users' work comes first.
 pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
@@ -40,11 +40,9 @@ pub(super) async fn slot(client: &Client, needs: &SourceNeeds<'_>, findings: &mu
     };
     let error = error::from_server(problem);
     findings.push(if error.is_transient() {
-        Finding::warning(
-            "trial_slot",
-            "a trial slot was not made within 3 s: it waits for transactions under way",
-            "let long transactions end",
-        )
+        let blockers = establish::name_all(client, 0).await?.join("; ");
+        let what = format!("a trial slot was not made within 3 s: it waits for transactions under way: {blockers}");
+        Finding::warning("trial_slot", what, "let long transactions end, and prepared ones be committed or rolled back")
     } else {
         Finding::blocker(
             "trial_slot",

@@ -33,7 +33,7 @@ WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
 ORDER BY coalesce(a.xact_start, x.prepared) LIMIT 5";
 
 /// The oldest of them in words.
-pub(super) async fn name_all(client: &Client, but: i32) -> Result<Vec<String>> {
+pub(crate) async fn name_all(client: &Client, but: i32) -> Result<Vec<String>> {
     let rows = client.query(NAMED, &[&but]).await.map_err(error::from_server)?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -29,6 +29,7 @@ use crate::position::{Lsn, Place};
 use crate::replication::Replication;
 use crate::{changes, error, names, quote};
 
+pub(crate) use blockers::name_all;
 pub(crate) use given::{lacking, must_be_whole};
 pub(crate) use publication::{Record, drop_and_restore};
 pub(crate) use standby::no_standby_of_ours;

@@ -18,4 +18,4 @@ mod types;
 
 pub(crate) use catalog::{CatalogTable, Persistence, TableKind, read_named};
 pub(crate) use describe::describe;
-pub(crate) use sequences::{read_values, set_values};
+pub(crate) use sequences::{read_values, sequence_names, set_values};

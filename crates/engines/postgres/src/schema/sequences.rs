@@ -102,6 +102,11 @@ pub(crate) async fn read_values(client: &Client, task: &Task) -> Result<Vec<Sequ
     Ok(values)
 }
 
+/// The sequences whose values are read, by their names at the source.
+pub(crate) async fn sequence_names(client: &Client, task: &Task) -> Result<Vec<TableName>> {
+    Ok(names_of(client, task).await?.into_iter().map(|(source, _)| source).collect())
+}
+
 /// Source and target names.
 async fn names_of(client: &Client, task: &Task) -> Result<Vec<(TableName, TableName)>> {
     let tables = catalog::read_selected(client, &task.select).await?;

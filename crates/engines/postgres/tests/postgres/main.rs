@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod capture;
+mod check;
 mod contract;
 mod encryption;
 mod keys;
