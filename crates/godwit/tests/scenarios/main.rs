@@ -21,4 +21,5 @@ mod holders;
 mod input;
 mod kill_loop;
 mod mapping;
+mod rights;
 mod stops;

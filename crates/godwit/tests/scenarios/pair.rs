@@ -103,6 +103,12 @@ impl Pair {
         pair
     }
 
+    /// The test runs the statements itself.
+    pub fn that_grants_itself(self) -> Pair {
+        self.granted.store(true, Ordering::SeqCst);
+        self
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

