@@ -11,7 +11,8 @@ use godwit_model::{Error, Position, Result, TaskName, codes};
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::Told;
-use crate::schema::{OWN, RowName, Shape, TriggerText, find};
+use crate::look::Look;
+use crate::schema::{OWN, RowName, Shape, find};
 use crate::tokens::quoted;
 use crate::triggers::Capture;
 
@@ -52,7 +53,7 @@ impl Names {
         number && parts.next().is_some() && parts.next() == Some(&self.task)
     }
 
-    fn is_capture(&self, trigger: &str) -> bool {
+    pub(crate) fn is_capture(&self, trigger: &str) -> bool {
         self.is_ours(trigger) && !trigger.starts_with("godwit_fence_")
     }
 
@@ -67,29 +68,6 @@ pub(crate) struct CapturedTable {
     pub(crate) number: u32,
     pub(crate) name: String,
     look: Look,
-}
-
-/// What must not change while changes are captured.
-#[derive(Clone, Debug, PartialEq)]
-struct Look {
-    columns: String,
-    uniques: String,
-    own_triggers: String,
-    user_triggers: String,
-}
-
-impl Look {
-    fn of(shape: &Shape, names: &Names) -> Self {
-        let texts = |wanted: &dyn Fn(&TriggerText) -> bool| {
-            shape.triggers.iter().filter(|trigger| wanted(trigger)).map(|trigger| format!("{}: {}\n", trigger.name, trigger.sql)).collect()
-        };
-        Look {
-            columns: format!("{:?} {:?}", shape.columns, shape.row),
-            uniques: format!("{:?}", shape.uniques),
-            own_triggers: texts(&|trigger| names.is_capture(&trigger.name)),
-            user_triggers: texts(&|trigger| !trigger.name.starts_with(OWN)),
-        }
-    }
 }
 
 /// Removes what an earlier attempt left and makes capture anew; in several transactions, each complete in itself.
@@ -211,6 +189,7 @@ pub(crate) fn captured(connection: &Connection, names: &Names) -> Result<Option<
 
 /// Compares a captured table with what it is now; gives its shape if nothing that matters changed.
 pub(crate) fn unchanged(connection: &Connection, names: &Names, table: &CapturedTable) -> Result<Shape> {
+    table.look.must_be_known(&table.name)?;
     let Some(shape) = find(connection, &table.name)? else {
         return Err(changed(table, "it was dropped or renamed").at(format!("table main.{}", table.name)));
     };

@@ -22,6 +22,7 @@ mod capture;
 mod changes;
 mod fence;
 mod keyrange;
+mod look;
 mod snapshot;
 mod triggers;
 
