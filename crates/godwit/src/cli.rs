@@ -78,7 +78,7 @@ pub enum Goal {
 pub struct Check {
     #[command(flatten)]
     pub place: Place,
-    /// Print the statements that give the roles what the task needs
+    /// Print the statements that give the roles what the task needs: SQL for an administrator, both sides
     #[arg(long)]
     pub grants: bool,
 }

@@ -225,7 +225,8 @@ pub enum WritesForm {
     /// Tiny marker transactions find a place again in the source's log.
     #[default]
     Marker,
-    /// Nothing is ever written to the source.
+    /// Nothing is ever written to the source. What following changes needs there, an administrator makes; `check`
+    /// says what, `check --grants` prints it.
     Never,
 }
 

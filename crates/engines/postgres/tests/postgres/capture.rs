@@ -738,6 +738,81 @@ async fn a_promotion_is_followed_if_it_kept_the_position() {
 }
 
 #[tokio::test]
+async fn the_slot_is_made_for_failover_where_the_server_knows_it() {
+    for (major, known) in [(15, false), (17, true), (18, true)] {
+        let Some(server) = servers::shared(major) else { continue };
+        let case = Case::begin(server, "failing_over", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let made = "SELECT coalesce(to_jsonb(s) ->> 'failover' = 'true', false) FROM pg_replication_slots s WHERE slot_name = 'godwit_failing_over'";
+        assert_eq!(case.sql.query_one(made, &[]).await.unwrap().get::<_, bool>(0), known, "{major}");
+        case.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_standby_that_kept_the_slot_in_step_is_read_on_after_a_failover() {
+    // the server's worker looks at slots every half minute where little happens
+    const IN_STEP_LIMIT: Duration = Duration::from_secs(300);
+    if std::env::var_os("GODWIT_TEST_LONG").is_none() {
+        return;
+    }
+    let Some(primary) = Postgres::start(18, &PostgresOptions::default().with_fsync()) else { return };
+    let sql = client(&primary.create_database("kept")).await;
+    sql.batch_execute("SELECT pg_create_physical_replication_slot('standby', true)").await.unwrap();
+    drop(sql);
+    primary.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("data");
+    assert!(std::process::Command::new("cp").arg("-a").arg(primary.data_dir()).arg(&copy).status().unwrap().success());
+    std::fs::write(copy.join("standby.signal"), b"").unwrap();
+    primary.set("synchronized_standby_slots", "standby");
+    primary.restart();
+    let options = PostgresOptions::default()
+        .with_fsync()
+        .with_data_of(&copy)
+        .with_setting("primary_conninfo", &format!("host=127.0.0.1 port={} user=postgres dbname=kept", primary.port()))
+        .with_setting("primary_slot_name", "standby")
+        .with_setting("hot_standby_feedback", "on")
+        .with_setting("sync_replication_slots", "on");
+    let Some(standby) = Postgres::start(18, &options) else { return };
+
+    let sql = client(&primary.url("kept")).await;
+    sql.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let mut task = task(&primary, "kept");
+    let source = godwit_postgres::source(&task).unwrap();
+    let tables: Vec<_> = source.describe(&task).await.unwrap().tables.into_iter().map(Arc::new).collect();
+    let p0 = source.establish(&tables, None).await.unwrap().position;
+    let mut reader = Reader::new(source.changes(&p0, &tables).await.unwrap());
+    let there = client(&standby.url("kept")).await;
+    let in_step = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'godwit_kept' AND synced AND NOT temporary";
+    let deadline = std::time::Instant::now() + IN_STEP_LIMIT;
+    let mut id = 0;
+    // the standby keeps the slot from where it finds it in step with its own log, so something must happen meanwhile
+    while there.query_one(in_step, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(std::time::Instant::now() < deadline, "the standby does not keep the slot: {}", standby.log());
+        id += 1;
+        sql.batch_execute(&format!("INSERT INTO t VALUES ({id}); SELECT pg_log_standby_snapshot()")).await.unwrap();
+        source.mark(&Marker(format!("m{id}"))).await.unwrap();
+        reader.until_marker(&format!("m{id}")).await;
+        let durable = reader.last.clone().unwrap();
+        reader.stream.confirm(&durable).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let durable = reader.last.clone().unwrap();
+    sql.batch_execute("INSERT INTO t VALUES (-1)").await.unwrap();
+    drop(reader);
+    drop(sql);
+    primary.stop();
+    assert!(there.query_one("SELECT pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
+    there.batch_execute("INSERT INTO t VALUES (-2)").await.unwrap();
+    task.source.port = Some(standby.port());
+    let source = godwit_postgres::source(&task).unwrap();
+    let mut reader = Reader::new(source.changes(&durable, &tables).await.unwrap());
+    source.mark(&Marker("promoted".to_owned())).await.unwrap();
+    let told = reader.until_marker("promoted").await;
+    assert_eq!(told, ["begin", "insert t (-1)", "commit", "begin", "insert t (-2)", "commit"]);
+}
+
+#[tokio::test]
 async fn what_the_server_lacks_is_said() {
     let options = PostgresOptions::default().with_setting("wal_level", "replica");
     let Some(server) = Postgres::start(15, &options) else { return };

@@ -38,7 +38,7 @@ impl Case {
         Case { admin, task: task(server, name) }
     }
 
-    fn as_role(mut self, role: &str) -> Case {
+    fn with_role(mut self, role: &str) -> Case {
         self.task.source.user = Some(role.to_owned());
         self
     }
@@ -105,7 +105,7 @@ async fn rows_hidden_by_policies_are_a_blocker() {
             "CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE ROLE {role} LOGIN REPLICATION;
              GRANT SELECT ON t TO {role}; CREATE POLICY own ON t USING (id > 5); INSERT INTO t SELECT generate_series(1, 10)"
         );
-        let case = Case::new(server, "hidden", &schema).await.as_role(&role);
+        let case = Case::new(server, "hidden", &schema).await.with_role(&role);
         case.expect("row_security", Severity::Blocker, "BYPASSRLS").await;
         case.admin.batch_execute(&format!("ALTER ROLE {role} BYPASSRLS")).await.unwrap();
         case.expect_nothing("row_security").await;
@@ -125,7 +125,7 @@ async fn timeouts_of_a_role_are_told_and_do_not_end_our_sessions() {
              ALTER ROLE {role} SET statement_timeout = '50ms'; ALTER ROLE {role} SET idle_in_transaction_session_timeout = '50ms';
              ALTER ROLE {role} SET lock_timeout = '10ms'; ALTER DATABASE hurried SET idle_session_timeout = '50ms'"
         );
-        let case = Case::new(server, "hurried", &schema).await.as_role(&role);
+        let case = Case::new(server, "hurried", &schema).await.with_role(&role);
         case.expect("role_timeouts", Severity::Note, "statement_timeout").await;
         let source = godwit_postgres::source(&case.task).unwrap();
         let tables: Vec<_> = source.describe(&case.task).await.unwrap().tables.into_iter().map(Arc::new).collect();
@@ -182,7 +182,7 @@ async fn a_new_partition_without_a_full_identity_refuses_users_while_published()
         .await
         .unwrap();
     let refused = case.admin.batch_execute("DELETE FROM p").await;
-    assert_eq!(refused.is_err(), true, "a server that inherits the identity needs no such warning");
+    assert!(refused.is_err(), "a server that inherits the identity needs no such warning");
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_server_that_is_not_set_up_is_told_what_it_lacks() {
         .with_setting("max_slot_wal_keep_size", "64MB");
     let Some(server) = Postgres::start(15, &options) else { return };
     let schema = "CREATE TABLE t (id int PRIMARY KEY); CREATE ROLE plain LOGIN; SELECT pg_create_physical_replication_slot('taken')";
-    let case = Case::new(&server, "unready", schema).await.as_role("plain");
+    let case = Case::new(&server, "unready", schema).await.with_role("plain");
     let findings = case.check().await;
     assert!(Case::found(&findings, "wal_level", Severity::Blocker).contains("ALTER SYSTEM SET wal_level"));
     assert!(Case::found(&findings, "replication_slots", Severity::Warning).contains("max_replication_slots"));

@@ -142,6 +142,10 @@ async fn a_marker_at_the_boundary_of_a_page_or_file_is_reached_on_an_idle_server
     for major in [15, 18] {
         let Some(server) = Postgres::start(major, &PostgresOptions::default()) else { return };
         let (case, mut reader) = Case::begin(&server, "boundary").await;
+        // it writes a record of its own every 15 s, behind which every place is passed
+        let writer = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'background writer'";
+        let writer: String = case.admin.query_one(writer, &[]).await.unwrap().get(0);
+        assert!(std::process::Command::new("kill").args(["-STOP", &writer]).status().unwrap().success());
         for round in 0..3 {
             case.run("SELECT pg_switch_wal()").await;
             case.mark(&format!("file {round}")).await;
