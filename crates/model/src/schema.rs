@@ -1,5 +1,7 @@
 //! What a store says of its tables, and the steps that make them elsewhere.
 
+use std::collections::HashMap;
+
 use crate::name::TableName;
 use crate::value::Value;
 
@@ -94,6 +96,9 @@ pub struct Description {
     pub tables: Vec<Table>,
     /// Steps in the dialect of the source's engine, mapping already applied. For a target of the same engine.
     pub items: Vec<SchemaItem>,
+    /// For an item's id those of the items it needs, where the engine can tell: what a target cannot make falls away
+    /// together with what needs it.
+    pub leans_on: HashMap<String, Vec<String>>,
     pub not_carried: Vec<NotCarried>,
 }
 

@@ -1,6 +1,6 @@
 //! Constraints besides the key: unique, exclusion and check after the load, foreign keys at finish.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use godwit_model::{Result, SchemaItem, Stage};
 use tokio_postgres::{Client, Row};
@@ -23,17 +23,23 @@ FROM pg_constraint k
 WHERE k.conrelid = ANY($1) AND k.contype IN ('u', 'x', 'c', 'f', 'p') AND k.conparentid = 0 AND k.coninhcount = 0
 ORDER BY k.conrelid, k.contype, k.conname";
 
-pub(crate) async fn write(client: &Client, tables: &[Mapped<'_>], outline: &mut Outline) -> Result<()> {
-    let oids: Vec<u32> = tables.iter().map(|table| table.source.oid).collect();
-    let by_oid: HashMap<u32, &Mapped<'_>> = tables.iter().map(|table| (table.source.oid, table)).collect();
+/// Those of `own`, and foreign keys of `all` that refer to them.
+pub(crate) async fn write(client: &Client, all: &[Mapped<'_>], own: &[Mapped<'_>], outline: &mut Outline) -> Result<()> {
+    let oids: Vec<u32> = all.iter().map(|table| table.source.oid).collect();
+    let ours: HashSet<u32> = own.iter().map(|table| table.source.oid).collect();
+    let by_oid: HashMap<u32, &Mapped<'_>> = all.iter().map(|table| (table.source.oid, table)).collect();
     for row in client.query(CONSTRAINTS, &[&oids]).await.map_err(error::from_server)? {
         let Some(table) = by_oid.get(&row.get(0)) else { continue };
+        let refers_to_ours = row.get::<_, &str>(3) == "f" && ours.contains(&row.get(6));
+        if !ours.contains(&table.source.oid) && !refers_to_ours {
+            continue;
+        }
         let index: u32 = row.get(1);
         if table.source.key_index.as_ref().is_some_and(|key| key.oid == index) && row.get::<_, &str>(3) != "f" {
             continue;
         }
         let object = format!("CONSTRAINT {} of {}", row.get::<_, &str>(2), table.mapping.source);
-        match definition(table, &row, &by_oid) {
+        match definition(table, &row, &by_oid, outline) {
             Ok((stage, definition)) => outline.items.push(item(table, &row, stage, &definition)),
             Err(reason) => outline.leave(object, &reason),
         }
@@ -48,12 +54,12 @@ fn item(table: &Mapped<'_>, row: &Row, stage: Stage, definition: &str) -> Schema
     SchemaItem { id: format!("CONSTRAINT {target} {name}"), stage, table: Some(target.clone()), sql: vec![sql] }
 }
 
-fn definition(table: &Mapped<'_>, row: &Row, all: &HashMap<u32, &Mapped<'_>>) -> Result<(Stage, String), String> {
+fn definition(table: &Mapped<'_>, row: &Row, all: &HashMap<u32, &Mapped<'_>>, outline: &Outline) -> Result<(Stage, String), String> {
     let missing = || "it speaks of columns that are renamed or left out".to_owned();
     let calls: Vec<String> = row.get(10);
     match row.get::<_, &str>(3) {
         "f" => foreign_key(table, row, all).map(|definition| (Stage::AtFinish, definition)),
-        _ if !calls.is_empty() => Err(format!("it calls {}, which is not made without pg_dump", calls.join(", "))),
+        _ if outline.missing_function(&calls).is_some() => Err(outline.missing_function(&calls).unwrap_or_default()),
         _ if table.keeps_columns() => Ok((Stage::AfterLoad, row.get(4))),
         kind @ ("u" | "p") => {
             let columns = columns(table, row.get(5)).ok_or_else(missing)?;

@@ -14,11 +14,34 @@ pub(crate) struct Outline {
     pub(crate) not_carried: Vec<NotCarried>,
     /// Names of indexes and constraints given out so far, by schema: two schemas may become one.
     taken: HashSet<TableName>,
+    functions: Functions,
+}
+
+/// Which of the users' functions are at the target when our own tables are made.
+pub(crate) enum Functions {
+    None,
+    /// Under the names that the catalog prints.
+    AllBut(HashSet<String>),
+}
+
+impl Functions {
+    /// The first of these that is not there, in words.
+    pub(crate) fn missing(&self, calls: &[String]) -> Option<String> {
+        match self {
+            Functions::None if calls.is_empty() => None,
+            Functions::None => Some(format!("it calls {}, which is not made without pg_dump", calls.join(", "))),
+            Functions::AllBut(lost) => calls.iter().find(|call| lost.contains(*call)).map(|call| format!("it calls {call}, which is not made")),
+        }
+    }
 }
 
 impl Outline {
-    pub(crate) fn new() -> Self {
-        Outline { items: Vec::new(), not_carried: Vec::new(), taken: HashSet::new() }
+    pub(crate) fn new(functions: Functions) -> Self {
+        Outline { items: Vec::new(), not_carried: Vec::new(), taken: HashSet::new(), functions }
+    }
+
+    pub(crate) fn missing_function(&self, calls: &[String]) -> Option<String> {
+        self.functions.missing(calls)
     }
 
     pub(crate) fn leave(&mut self, object: String, reason: &str) {
@@ -32,6 +55,7 @@ impl Outline {
 }
 
 /// A selected table and what it becomes.
+#[derive(Clone, Copy)]
 pub(crate) struct Mapped<'a> {
     pub(crate) source: &'a CatalogTable,
     pub(crate) mapping: &'a TableMapping,
@@ -77,13 +101,16 @@ pub(crate) fn create_table(table: &Mapped<'_>, sequences: &Sequences, outline: &
         };
         let sequence = sequences.get(&(table.source.oid, own.number)).map(|sequence| sequence.renamed(table));
         if let Some(sequence) = sequence.as_ref().filter(|_| own.identity.is_none()) {
+            before.push(format!("CREATE SCHEMA IF NOT EXISTS {}", quote::identifier(&sequence.name.schema)));
             before.push(sequence.create());
-            after.push(format!(
-                "ALTER SEQUENCE {} OWNED BY {}.{}",
-                quote::table(&sequence.name),
-                quote::table(target),
-                quote::identifier(name)
-            ));
+            if sequence.owned {
+                after.push(format!(
+                    "ALTER SEQUENCE {} OWNED BY {}.{}",
+                    quote::table(&sequence.name),
+                    quote::table(target),
+                    quote::identifier(name)
+                ));
+            }
         }
         lines.push(column(table, index, name, sequence.as_ref(), outline));
         if own.identity == Some('a') {
@@ -133,9 +160,9 @@ fn value_source(table: &Mapped<'_>, own: &CatalogColumn, name: &str, sequence: O
         (None, Some(sequence)) if expression.starts_with("nextval(") => {
             format!(" DEFAULT nextval({}::regclass)", quote::literal(&quote::table(&sequence.name)))
         }
-        (None, _) if !own.expression_calls.is_empty() => {
-            let object = format!("DEFAULT of {}.{name}", table.mapping.source);
-            outline.leave(object, &format!("it calls {}, which is not made without pg_dump", own.expression_calls.join(", ")));
+        (None, _) if outline.missing_function(&own.expression_calls).is_some() => {
+            let reason = outline.missing_function(&own.expression_calls).unwrap_or_default();
+            outline.leave(format!("DEFAULT of {}.{name}", table.mapping.source), &reason);
             String::new()
         }
         (None, _) if expression.contains("nextval(") => {

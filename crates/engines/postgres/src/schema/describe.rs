@@ -4,7 +4,8 @@ use godwit_model::{Create, Description, Error, Grants, NotCarried, Result, Schem
 use tokio_postgres::Client;
 
 use super::catalog::{self, CatalogTable, TableKind};
-use super::ddl::{Mapped, Outline, create_table};
+use super::ddl::{Functions, Mapped, Outline, create_table};
+use super::dump::Dumped;
 use super::{constraints, dump, entries, indexes, remainder, sequences, types};
 
 pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description> {
@@ -16,9 +17,7 @@ pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description
         let object = format!("FOREIGN TABLE {}", table.table.name);
         description.not_carried.push(NotCarried { object, reason: "its rows live on another server".to_owned() });
     }
-    let (items, left) = steps(client, task, &tables, &mappings).await?;
-    description.items = items;
-    description.not_carried.extend(left);
+    make(client, task, &tables, &mappings, &mut description).await?;
     description.not_carried.extend(remainder::never_carried(client, &tables).await?);
     if task.schema.create != Create::None && task.schema.grants == Grants::List {
         description.not_carried.extend(remainder::grants(client, &tables).await?);
@@ -26,21 +25,41 @@ pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description
     Ok(description)
 }
 
-async fn steps(
+/// Adds the steps.
+async fn make(
     client: &Client,
     task: &Task,
     tables: &[CatalogTable],
     mappings: &[TableMapping],
-) -> Result<(Vec<SchemaItem>, Vec<NotCarried>)> {
-    match &task.schema.create {
-        Create::None => Ok((Vec::new(), Vec::new())),
-        Create::File(path) => Ok((from_file(path).await?, Vec::new())),
+    description: &mut Description,
+) -> Result<()> {
+    let mapped: Vec<Mapped<'_>> = tables.iter().zip(mappings).map(|(source, mapping)| Mapped { source, mapping }).collect();
+    let reason = match &task.schema.create {
+        Create::None => return Ok(()),
+        Create::File(path) => {
+            description.items = from_file(path).await?;
+            return Ok(());
+        }
+        Create::Tables => "the task makes tables only (schema.create)".to_owned(),
         Create::All => match dump::try_steps(client, task, tables, mappings).await? {
-            dump::Outcome::Steps(items, left) => Ok((items, left)),
-            dump::Outcome::Unfit(reason) => own_steps(client, task, tables, mappings, &reason).await,
+            Ok(dumped) => return beside(client, &mapped, dumped, description).await,
+            Err(major) => format!("no pg_dump {major} or newer was found, so only tables are made"),
         },
-        Create::Tables => own_steps(client, task, tables, mappings, "the task makes tables only (schema.create)").await,
+    };
+    own_steps(client, task, tables, &mapped, &reason, description).await
+}
+
+/// What `pg_dump` makes, and beside it our own DDL for the tables that it does not make.
+async fn beside(client: &Client, mapped: &[Mapped<'_>], dumped: Dumped, description: &mut Description) -> Result<()> {
+    description.items = dumped.items;
+    description.leans_on = dumped.leans_on;
+    description.not_carried.extend(dumped.not_carried);
+    if dumped.own.is_empty() {
+        return Ok(());
     }
+    let own: Vec<Mapped<'_>> = mapped.iter().filter(|table| dumped.own.contains(&table.source.oid)).copied().collect();
+    let outline = Outline::new(Functions::AllBut(dumped.lost_functions));
+    write_tables(client, mapped, &own, outline, description).await
 }
 
 async fn from_file(path: &std::path::Path) -> Result<Vec<SchemaItem>> {
@@ -58,21 +77,35 @@ async fn own_steps(
     client: &Client,
     task: &Task,
     tables: &[CatalogTable],
-    mappings: &[TableMapping],
+    mapped: &[Mapped<'_>],
     reason: &str,
-) -> Result<(Vec<SchemaItem>, Vec<NotCarried>)> {
-    let mapped: Vec<Mapped<'_>> = tables.iter().zip(mappings).map(|(source, mapping)| Mapped { source, mapping }).collect();
+    description: &mut Description,
+) -> Result<()> {
     let types = types::needed(client, tables).await?;
-    let sequences = sequences::of_columns(client, tables).await?;
-    let mut outline = Outline::new();
-    outline.items.extend(types.items);
-    outline.not_carried.extend(types.not_carried);
-    for table in &mapped {
+    description.items.extend(types.items);
+    description.not_carried.extend(types.not_carried);
+    write_tables(client, mapped, mapped, Outline::new(Functions::None), description).await?;
+    description.not_carried.extend(remainder::unmade(client, &task.select, reason).await?);
+    Ok(())
+}
+
+/// Our own DDL for `own`, which are among `all`.
+async fn write_tables(
+    client: &Client,
+    all: &[Mapped<'_>],
+    own: &[Mapped<'_>],
+    mut outline: Outline,
+    description: &mut Description,
+) -> Result<()> {
+    let sources: Vec<CatalogTable> = own.iter().map(|table| table.source.clone()).collect();
+    let sequences = sequences::of_columns(client, &sources).await?;
+    for table in own {
         create_table(table, &sequences, &mut outline);
     }
-    indexes::write(client, &mapped, &mut outline).await?;
-    constraints::write(client, &mapped, &mut outline).await?;
-    outline.not_carried.extend(remainder::flattened(&mapped));
-    outline.not_carried.extend(remainder::unmade(client, &task.select, reason).await?);
-    Ok((outline.items, outline.not_carried))
+    indexes::write(client, own, &mut outline).await?;
+    constraints::write(client, all, own, &mut outline).await?;
+    description.items.extend(outline.items);
+    description.not_carried.extend(outline.not_carried);
+    description.not_carried.extend(remainder::flattened(own));
+    Ok(())
 }

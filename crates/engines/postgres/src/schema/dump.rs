@@ -1,7 +1,7 @@
 //! Steps from `pg_dump`: the server's own definitions of everything, under their own names.
 //!
-//! Fit where every table of the database is selected and nothing is renamed or left out, and where a `pg_dump` at least
-//! as new as the server is found (`GODWIT_PG_DUMP`, the PATH, the usual folders). Entries keep the dump's order, which
+//! Where a `pg_dump` at least as new as the server is found (`GODWIT_PG_DUMP`, the PATH, the usual folders). `part`
+//! chooses the entries that hold as they are when tables are left out or mapped. Entries keep the dump's order, which
 //! respects what depends on what; each table's key is moved before the load, because changes are applied by it.
 
 use std::collections::{HashMap, HashSet};
@@ -14,37 +14,36 @@ use godwit_model::{
 use tokio::process::Command;
 use tokio_postgres::Client;
 
-use super::catalog::{self, CatalogTable, TableKind};
+use super::catalog::{self, CatalogTable};
 use super::entries::{DumpEntry, split};
-use crate::error;
+use super::part::Part;
+use crate::{error, quote};
 
-pub(crate) enum Outcome {
-    Steps(Vec<SchemaItem>, Vec<NotCarried>),
-    /// Why our own DDL must do.
-    Unfit(String),
+/// What `pg_dump` makes, and the selected tables that it does not make.
+#[derive(Default)]
+pub(crate) struct Dumped {
+    pub(crate) items: Vec<SchemaItem>,
+    pub(crate) leans_on: HashMap<String, Vec<String>>,
+    pub(crate) not_carried: Vec<NotCarried>,
+    /// Tables that are not as at the source, or that lean on such: our own DDL makes them.
+    pub(crate) own: HashSet<u32>,
+    /// Functions that are not made, as the catalog's columns name them.
+    pub(crate) lost_functions: HashSet<String>,
 }
 
-pub(crate) async fn try_steps(client: &Client, task: &Task, tables: &[CatalogTable], mappings: &[TableMapping]) -> Result<Outcome> {
-    if let Some(mapping) = mappings.iter().find(|mapping| !mapping.is_identity()) {
-        return Ok(Outcome::Unfit(format!("{} is mapped, so only tables are made", mapping.source)));
-    }
-    if mappings
-        .iter()
-        .zip(tables)
-        .any(|(mapping, table)| mapping.columns.len() != table.table.columns.iter().filter(|c| !c.generated).count())
-    {
-        return Ok(Outcome::Unfit("columns are left out, so only tables are made".to_owned()));
-    }
-    let all = catalog::read_selected(client, &Selection::default()).await?;
-    if all.iter().filter(|table| table.kind != TableKind::Foreign).count() != tables.len() {
-        return Ok(Outcome::Unfit("not every table is selected, so only tables are made".to_owned()));
-    }
+/// None where no `pg_dump` as new as the source's server is found, with its major version.
+pub(crate) async fn try_steps(
+    client: &Client,
+    task: &Task,
+    tables: &[CatalogTable],
+    mappings: &[TableMapping],
+) -> Result<Result<Dumped, i32>> {
     let major: i32 =
         client.query_one("SELECT current_setting('server_version_num')::int4 / 10000", &[]).await.map_err(error::from_server)?.get(0);
-    let Some(program) = find_program(major).await else {
-        return Ok(Outcome::Unfit(format!("no pg_dump {major} or newer was found, so only tables are made")));
-    };
-    let text = match run(&program, task).await {
+    let Some(program) = find_program(major).await else { return Ok(Err(major)) };
+    let everything = catalog::read_selected(client, &Selection::default()).await?;
+    let excepted: Vec<&CatalogTable> = everything.iter().filter(|table| !task.select.selects(&table.table.name)).collect();
+    let text = match run(&program, task, &unreadable(client, &excepted).await?).await {
         Ok(text) => text,
         Err(problem) => {
             // pg_dump does not say so in a way to rely on, but a server that went away has ended this session too
@@ -53,11 +52,29 @@ pub(crate) async fn try_steps(client: &Client, task: &Task, tables: &[CatalogTab
         }
     };
     let places = places(client, tables).await?;
-    let (items, mut left) = staged(split(&text), &places);
-    let mut items = unique_ids(items);
-    items.extend(refreshes(client).await?);
-    left.extend(publications(client).await?);
-    Ok(Outcome::Steps(items, left))
+    let excepted = excepted.iter().map(|table| (table.oid, table.table.name.clone())).collect();
+    let part = Part::choose(client, task, tables, mappings, excepted, &places.root_oids).await?;
+    let chosen = part.sort_out(client, split(&text)).await?;
+    let mut dumped = Dumped { leans_on: part.leans_on(&chosen.kept), not_carried: chosen.left, ..Dumped::default() };
+    let (items, left) = staged(chosen.kept, &places);
+    dumped.items = items;
+    dumped.items.extend(refreshes(client, &part).await?);
+    dumped.not_carried.extend(left);
+    dumped.not_carried.extend(publications(client).await?);
+    dumped.lost_functions = part.lost_functions(client).await?;
+    dumped.own = part.own;
+    Ok(Ok(dumped))
+}
+
+/// Tables that are not selected and may not be locked by this role, partitions too: `pg_dump` must keep away from them.
+async fn unreadable(client: &Client, excepted: &[&CatalogTable]) -> Result<Vec<String>> {
+    let oids: Vec<u32> = excepted.iter().map(|table| table.oid).collect();
+    let sql = "SELECT DISTINCT n.nspname::text, c.relname::text FROM unnest($1::oid[]) AS root(oid)
+        CROSS JOIN LATERAL (SELECT root.oid AS relid UNION SELECT t.relid FROM pg_partition_tree(root.oid) t) p
+        JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE NOT has_schema_privilege(n.oid, 'USAGE') OR NOT has_table_privilege(c.oid, 'SELECT')";
+    let rows = client.query(sql, &[&oids]).await.map_err(error::from_server)?;
+    Ok(rows.iter().map(|row| quote::table(&TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))).collect())
 }
 
 async fn find_program(major: i32) -> Option<PathBuf> {
@@ -82,10 +99,12 @@ async fn version_of(program: &std::path::Path) -> Option<i32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-async fn run(program: &std::path::Path, task: &Task) -> Result<String> {
+async fn run(program: &std::path::Path, task: &Task, without: &[String]) -> Result<String> {
     let mut command = Command::new(program);
     command.args(["--schema-only", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8"]);
-    command.args(["--exclude-schema=godwit", "--lock-wait-timeout=10s"]);
+    // verbose, for the objects' numbers
+    command.args(["--exclude-schema=godwit", "--lock-wait-timeout=10s", "--verbose"]);
+    command.args(without.iter().map(|table| format!("--exclude-table={table}")));
     if task.schema.owners == Owners::Current {
         command.arg("--no-owner");
     }
@@ -97,7 +116,9 @@ async fn run(program: &std::path::Path, task: &Task) -> Result<String> {
         Error::new(&codes::SERVER_REFUSED, "pg_dump could not be started").at(program.display().to_string()).caused_by(problem)
     })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let told = |line: &&str| ["error:", "detail:", "hint:", "FATAL:"].iter().any(|word| line.contains(word));
+        let said = said.lines().filter(told).collect::<Vec<_>>().join("\n");
         // pg_dump gives no SQLSTATE, and locks each table, which needs the right to read it
         let code = if said.contains("permission denied") { &codes::RIGHTS_MISSING } else { &codes::SERVER_REFUSED };
         return Err(Error::new(code, "pg_dump could not read the source's schema")
@@ -144,6 +165,7 @@ fn connection(command: &mut Command, endpoint: &EndpointConfig) {
 /// Where indexes and constraints belong: the selected table, the root for those of a partition.
 pub(crate) struct Places {
     roots: HashMap<TableName, TableName>,
+    root_oids: HashMap<u32, u32>,
     index_tables: HashMap<TableName, TableName>,
     /// Indexes behind keys, those of partitions included.
     keys: HashSet<TableName>,
@@ -152,11 +174,13 @@ pub(crate) struct Places {
 async fn places(client: &Client, tables: &[CatalogTable]) -> Result<Places> {
     let mut roots: HashMap<TableName, TableName> =
         tables.iter().map(|table| (table.table.name.clone(), table.table.name.clone())).collect();
-    let sql = "SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text
+    let mut root_oids = HashMap::new();
+    let sql = "SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text, c.oid, r.oid
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
         WHERE c.relispartition AND c.relkind IN ('r', 'p')";
     for row in client.query(sql, &[]).await.map_err(error::from_server)? {
+        root_oids.insert(row.get(4), row.get(5));
         roots.insert(
             TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
             TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
@@ -176,7 +200,7 @@ async fn places(client: &Client, tables: &[CatalogTable]) -> Result<Places> {
         }
         index_tables.insert(name, TableName::new(schema, table));
     }
-    Ok(Places { roots, index_tables, keys })
+    Ok(Places { roots, root_oids, index_tables, keys })
 }
 
 impl Places {
@@ -210,7 +234,7 @@ fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<Not
     let (mut before, mut keys, mut after, mut finish) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut left = Vec::new();
     for entry in entries {
-        let object = format!("{} {}.{}", entry.kind, entry.schema, entry.name);
+        let object = entry.id();
         if is_ours(&entry) || comes_by_itself(&entry) {
             continue;
         }
@@ -241,7 +265,7 @@ fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<Not
                     };
                     shelf.push(item(entry, stage, table));
                 }
-                None => left.push(NotCarried { object, reason: "this kind of object is not made at a target".to_owned() }),
+                None => left.push(NotCarried { object, reason: reason_of_kind(&entry.kind).to_owned() }),
             },
         }
     }
@@ -265,7 +289,14 @@ pub(crate) fn staged_by_kind(entries: Vec<DumpEntry>) -> Vec<SchemaItem> {
         };
         item(entry, stage, None)
     });
-    unique_ids(items.collect())
+    items.collect()
+}
+
+fn reason_of_kind(kind: &str) -> &'static str {
+    match kind {
+        "USER MAPPING" => "it may hold a password, which would stand in plans and files",
+        _ => "this kind of object is not made at a target",
+    }
 }
 
 fn stage_of_kind(kind: &str) -> Option<Stage> {
@@ -282,34 +313,42 @@ fn stage_of_kind(kind: &str) -> Option<Stage> {
         | "DEFAULT ACL"
         | "SECURITY LABEL"
         | "MATERIALIZED VIEW DATA" => Some(Stage::AtFinish),
-        "PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" | "SUBSCRIPTION" | "BLOB" | "BLOBS" | "BLOB METADATA" => None,
+        "PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" | "SUBSCRIPTION" | "BLOB" | "BLOBS" | "BLOB METADATA" | "USER MAPPING" => None,
         "DATABASE" | "DATABASE PROPERTIES" | "ENCODING" | "STDSTRINGS" | "SEARCHPATH" => None,
         // The dump's own order holds for types, functions, tables, sequences, views and whatever comes new.
         _ => Some(Stage::BeforeLoad),
     }
 }
 
-/// The comment of an extension comes with it, and only its owner may write it.
+/// The comment of an extension comes with it, and only its owner may write it; statistics are gathered at finish.
 fn comes_by_itself(entry: &DumpEntry) -> bool {
-    entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public")
+    entry.kind == "STATISTICS DATA"
+        || entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public")
 }
 
-fn is_ours(entry: &DumpEntry) -> bool {
+pub(super) fn is_ours(entry: &DumpEntry) -> bool {
     entry.schema == "godwit" || entry.name.starts_with("godwit_") || entry.name == "godwit" && entry.kind == "SCHEMA"
 }
 
 fn item(entry: DumpEntry, stage: Stage, table: Option<TableName>) -> SchemaItem {
-    let id = if entry.schema == "-" {
-        format!("{} {}", entry.kind, entry.name)
-    } else {
-        format!("{} {}.{}", entry.kind, entry.schema, entry.name)
-    };
+    let id = entry.id();
     // The schema public is there in every new database.
     let sql = match entry.sql.strip_prefix("CREATE SCHEMA ") {
         Some(rest) => format!("CREATE SCHEMA IF NOT EXISTS {rest}"),
         None => entry.sql,
     };
-    SchemaItem { id, stage, table, sql: vec![sql] }
+    let made_by = entry.access_method.filter(|_| matches!(entry.kind.as_str(), "TABLE" | "MATERIALIZED VIEW"));
+    let method = made_by.map(|method| format!("SET LOCAL default_table_access_method = {method}"));
+    SchemaItem { id, stage, table, sql: method.into_iter().chain(owned_apart(sql)).collect() }
+}
+
+/// The statement that gives the object to its owner stands alone, so that it can fall away where the role is missing.
+fn owned_apart(sql: String) -> Vec<String> {
+    let line = sql.rfind('\n').map_or(0, |at| at + 1);
+    if line > 0 && sql[line..].starts_with("ALTER ") && sql[line..].contains(" OWNER TO ") {
+        return vec![sql[..line].trim_end().to_owned(), sql[line..].to_owned()];
+    }
+    vec![sql]
 }
 
 /// An identity that is always generated refuses every UPDATE of its column: it is so again at finish. Gives that step.
@@ -325,23 +364,9 @@ fn by_default_until_finish(item: &mut SchemaItem) -> Option<SchemaItem> {
     Some(SchemaItem { id, stage: Stage::AtFinish, table: None, sql: vec![format!("{alter} SET GENERATED ALWAYS")] })
 }
 
-/// A dump may hold two entries of one name (a view made in two steps).
-fn unique_ids(items: Vec<SchemaItem>) -> Vec<SchemaItem> {
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let number = |mut item: SchemaItem| {
-        let count = seen.entry(item.id.clone()).or_insert(0);
-        *count += 1;
-        if *count > 1 {
-            item.id = format!("{} ({count})", item.id);
-        }
-        item
-    };
-    items.into_iter().map(number).collect()
-}
-
 /// Materialized views that hold rows at the source, each after those it reads.
-async fn refreshes(client: &Client) -> Result<Vec<SchemaItem>> {
-    let sql = "SELECT c.oid::regclass::text, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+async fn refreshes(client: &Client, part: &Part) -> Result<Vec<SchemaItem>> {
+    let sql = "SELECT c.oid::regclass::text, n.nspname || '.' || c.relname, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname NOT IN ('pg_catalog', 'information_schema')
           AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
         ORDER BY c.oid";
@@ -352,7 +377,7 @@ async fn refreshes(client: &Client) -> Result<Vec<SchemaItem>> {
         table: None,
         sql: vec![format!("REFRESH MATERIALIZED VIEW {}", row.get::<_, &str>(0))],
     };
-    Ok(rows.iter().map(refresh).collect())
+    Ok(rows.iter().filter(|row| part.makes(row.get(2))).map(refresh).collect())
 }
 
 async fn publications(client: &Client) -> Result<Vec<NotCarried>> {

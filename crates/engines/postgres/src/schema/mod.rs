@@ -1,17 +1,19 @@
 //! What the store holds, and the steps that make it elsewhere.
 //!
-//! `catalog` reads tables, `key` chooses what identifies a row, `selection` says which tables a task means. Steps come
-//! from `dump` where everything is asked for under its own name and `pg_dump` is there; else `ddl` and its neighbours
-//! write them, and `remainder` lists what then stays behind.
+//! `catalog` reads tables, `key` chooses what identifies a row. Steps come from `dump` where `pg_dump` is there: `entries`
+//! cuts its text, `depends` knows what leans on what, `part` chooses what holds for this task. Tables that are mapped,
+//! and all of them without `pg_dump`, are made by `ddl` and its neighbours; `remainder` lists what stays behind.
 
 mod catalog;
 mod constraints;
 mod ddl;
+mod depends;
 mod describe;
 mod dump;
 mod entries;
 mod indexes;
 mod key;
+mod part;
 mod remainder;
 mod sequences;
 mod types;

@@ -13,6 +13,8 @@ use crate::{error, quote};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OwnedSequence {
     pub(crate) name: TableName,
+    /// By the column; else the column only draws from it, as others may.
+    pub(crate) owned: bool,
     type_name: String,
     start: i64,
     increment: i64,
@@ -23,9 +25,9 @@ pub(crate) struct OwnedSequence {
 }
 
 impl OwnedSequence {
-    /// It follows its table into another schema.
+    /// One that the column owns follows its table into another schema.
     pub(crate) fn renamed(&self, table: &Mapped<'_>) -> Self {
-        OwnedSequence { name: target_name(&self.name, table.mapping), ..self.clone() }
+        OwnedSequence { name: target_name(self, table.mapping), ..self.clone() }
     }
 
     pub(crate) fn create(&self) -> String {
@@ -42,26 +44,29 @@ impl OwnedSequence {
     }
 }
 
-fn target_name(sequence: &TableName, mapping: &TableMapping) -> TableName {
-    let schema = if sequence.schema == mapping.source.schema { &mapping.target.schema } else { &sequence.schema };
-    TableName::new(schema.clone(), sequence.name.clone())
+fn target_name(sequence: &OwnedSequence, mapping: &TableMapping) -> TableName {
+    let name = &sequence.name;
+    let follows = sequence.owned && name.schema == mapping.source.schema;
+    let schema = if follows { &mapping.target.schema } else { &name.schema };
+    TableName::new(schema.clone(), name.name.clone())
 }
 
 /// `a` and `i`: owned by a column. `n`: a column's default depends on it.
 const OF_COLUMNS: &str = "
 SELECT o.relation, o.number, n.nspname::text, c.relname::text, format_type(s.seqtypid, NULL),
-       s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
+       s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle, bool_or(o.owned)
 FROM (
-    SELECT d.refobjid AS relation, d.refobjsubid::int2 AS number, d.objid AS sequence FROM pg_depend d
+    SELECT d.refobjid AS relation, d.refobjsubid::int2 AS number, d.objid AS sequence, true AS owned FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
     UNION
-    SELECT a.adrelid, a.adnum, d.refobjid FROM pg_depend d JOIN pg_attrdef a ON a.oid = d.objid
+    SELECT a.adrelid, a.adnum, d.refobjid, false FROM pg_depend d JOIN pg_attrdef a ON a.oid = d.objid
     WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'
 ) o
 JOIN pg_class c ON c.oid = o.sequence AND c.relkind = 'S'
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_sequence s ON s.seqrelid = c.oid
 WHERE o.relation = ANY($1)
+GROUP BY o.relation, o.number, n.nspname, c.relname, s.seqtypid, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
 ORDER BY n.nspname, c.relname";
 
 pub(crate) async fn of_columns(client: &Client, tables: &[CatalogTable]) -> Result<Sequences> {
@@ -69,6 +74,7 @@ pub(crate) async fn of_columns(client: &Client, tables: &[CatalogTable]) -> Resu
     let rows = client.query(OF_COLUMNS, &[&oids]).await.map_err(error::from_server)?;
     let sequence = |row: &Row| OwnedSequence {
         name: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
+        owned: row.get(11),
         type_name: row.get(4),
         start: row.get(5),
         increment: row.get(6),
@@ -127,7 +133,7 @@ async fn names_of(client: &Client, task: &Task) -> Result<Vec<(TableName, TableN
         let mapping = TableMapping::resolve(&task.map, &table.table)?;
         for column in &table.columns {
             if let Some(sequence) = owned.get(&(table.oid, column.number)) {
-                names.insert(sequence.name.clone(), target_name(&sequence.name, &mapping));
+                names.insert(sequence.name.clone(), target_name(sequence, &mapping));
             }
         }
     }
