@@ -6,6 +6,9 @@ use crate::pair::{Pair, on_every_engine};
 use crate::process::PATIENCE;
 
 const MOST_MEMORY: u64 = 256 << 20;
+const ROWS: i64 = 100_000;
+/// With `GODWIT_TEST_LONG`.
+const MANY_ROWS: i64 = 2_000_000;
 
 on_every_engine!(
     unique_values_that_swap_in_one_transaction,
@@ -145,11 +148,11 @@ fn stops_and_shifts_nothing(pair: &Pair, schema_change: &[&str]) {
 }
 
 fn a_large_transaction_takes_little_memory(pair: &Pair) {
-    const ROWS: i64 = 100_000;
+    let rows = if std::env::var_os("GODWIT_TEST_LONG").is_some() { MANY_ROWS } else { ROWS };
     pair.source.run(&["CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)"]);
     pair.write_task("limits: {memory: 32MiB}\n");
     let mut run = pair.running();
-    let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) SELECT i FROM n");
+    let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n");
     let filling = "x".repeat(200);
     pair.source.run(&[&format!("INSERT INTO item SELECT i, 'row ' || i || '{filling}' FROM ({numbers}) AS numbers")]);
     pair.source.run(&["UPDATE item SET name = name || '!'"]);
@@ -163,6 +166,69 @@ fn a_large_transaction_takes_little_memory(pair: &Pair) {
     assert!(peak < MOST_MEMORY, "{} MiB at the most", peak >> 20);
     pair.assert_same("SELECT id, name FROM item");
     run.kill();
+    pair.finish();
+}
+
+/// What does not compress and is not sent unless it changes.
+fn large_text() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(20_000).collect()
+}
+
+#[test]
+fn a_key_that_changes_keeps_a_large_value_that_is_not_sent() {
+    let Some(pair) = Pair::postgres() else { return };
+    let body = large_text();
+    pair.source.run(&[
+        "CREATE TABLE document (id integer PRIMARY KEY, title text, body text)",
+        &format!("INSERT INTO document VALUES (1, 'one', '{body}'), (2, 'two', '{body}2')"),
+    ]);
+    let run = pair.running();
+    pair.source.run(&[
+        "BEGIN",
+        "UPDATE document SET id = 3 WHERE id = 1",
+        "UPDATE document SET id = 1, title = 'was two' WHERE id = 2",
+        "COMMIT",
+    ]);
+    pair.source.run(&["UPDATE document SET id = id + 10"]);
+    pair.await_same("SELECT id, title, body FROM document");
+    run.kill();
+    pair.finish();
+}
+
+#[test]
+fn a_table_dropped_and_made_anew_stops_the_task() {
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&["CREATE TABLE item (id integer PRIMARY KEY, name text)", "INSERT INTO item VALUES (1, 'old')"]);
+    let run = pair.running();
+    pair.source.run(&["INSERT INTO item VALUES (2, 'old')"]);
+    pair.await_same("SELECT id, name FROM item");
+    pair.source.run(&["DROP TABLE item", "CREATE TABLE item (id integer PRIMARY KEY, name text)", "INSERT INTO item VALUES (1, 'new')"]);
+    // the new table is not published: nothing of it comes, and whoever looks says so
+    run.kill();
+    let stopped = pair.godwit(&["run", "--until", "caught-up"]).with(4);
+    assert!(matches!(stopped.code().as_deref(), Some("GW4007" | "GW3010")), "{}", stopped.said());
+    assert_eq!(pair.target.number("SELECT COUNT(*) FROM item"), 2);
+    pair.godwit(&["clean", "--yes"]).with(0);
+    pair.assert_no_traces();
+}
+
+#[test]
+fn a_row_over_the_limit_stops_the_task_and_is_named() {
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&["CREATE TABLE document (id integer PRIMARY KEY, body text)"]);
+    pair.write_task("limits: {memory: 16MiB}\n");
+    let run = pair.running();
+    pair.source.run(&["INSERT INTO document VALUES (1, 'small')"]);
+    pair.await_same("SELECT id, body FROM document");
+    pair.source.run(&["INSERT INTO document VALUES (4711, repeat('x', 5000000))"]);
+    let stopped = run.end().with(4);
+    assert_eq!(stopped.code().as_deref(), Some("GW4008"), "{}", stopped.said());
+    assert!(stopped.said().contains("table public.document"), "{}", stopped.said());
+    assert_eq!(pair.target.number("SELECT COUNT(*) FROM document"), 1);
+    // with room for it the same task goes on
+    pair.write_task("limits: {memory: 64MiB}\n");
+    pair.godwit(&["run", "--until", "caught-up"]).with(0);
+    pair.assert_same("SELECT id, body FROM document");
     pair.finish();
 }
 

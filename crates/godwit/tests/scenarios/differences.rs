@@ -1,10 +1,17 @@
 //! Verify, repair and re-synchronization.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::pair::{Pair, on_every_engine};
 
 const TABLES: [&str; 2] = ["SELECT id, name FROM item", "SELECT code, amount FROM bill"];
 
-on_every_engine!(planted_differences_are_found_and_mended, a_lost_position_is_mended_in_place);
+on_every_engine!(
+    planted_differences_are_found_and_mended,
+    a_lost_position_is_mended_in_place,
+    a_table_without_a_key_is_compared_while_it_is_written_to,
+    a_generated_column_that_comes_out_otherwise_is_found,
+);
 
 fn given(pair: &Pair) {
     pair.source.run(&[
@@ -37,6 +44,50 @@ fn planted_differences_are_found_and_mended(pair: &Pair) {
     TABLES.iter().for_each(|select| pair.assert_same(select));
     run.kill();
     pair.finish();
+}
+
+fn a_table_without_a_key_is_compared_while_it_is_written_to(pair: &Pair) {
+    pair.source.run(&["CREATE TABLE journal (what TEXT, number INTEGER)", "INSERT INTO journal VALUES ('same', 1), ('same', 1)"]);
+    let run = pair.running();
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut session = pair.source.connect().unwrap();
+            for number in 0.. {
+                if !busy.load(Ordering::Relaxed) {
+                    break;
+                }
+                session.execute(&[format!("INSERT INTO journal VALUES ('written', {number})")]).unwrap();
+            }
+        });
+        let equal = pair.godwit(&["verify"]);
+        pair.target.run(&["INSERT INTO journal VALUES ('planted', 0)"]);
+        let surplus = pair.godwit(&["verify"]);
+        busy.store(false, Ordering::Relaxed);
+        let (equal, surplus) = (equal.with(0), surplus.with(1));
+        let table = |stdout: &str| serde_json::from_str::<serde_json::Value>(stdout).unwrap()["tables"][0].clone();
+        assert!(table(&equal.stdout)["rows"].as_u64().unwrap() > 0);
+        let found = table(&surplus.stdout);
+        assert_eq!((&found["surplus"], &found["missing"], &found["unsettled"]), (&1.into(), &0.into(), &0.into()), "{found}");
+    });
+    pair.target.run(&["DELETE FROM journal WHERE what = 'planted'"]);
+    pair.await_same("SELECT what, number FROM journal");
+    run.kill();
+    pair.finish();
+}
+
+fn a_generated_column_that_comes_out_otherwise_is_found(pair: &Pair) {
+    let table = |factor: u8| {
+        format!("CREATE TABLE item (id INTEGER PRIMARY KEY, a INTEGER, more INTEGER GENERATED ALWAYS AS (a * {factor}) STORED)")
+    };
+    pair.source.run(&[&table(2), "INSERT INTO item (id, a) VALUES (1, 0), (2, 5)"]);
+    pair.target.run(&[&table(3)]);
+    let run = pair.running();
+    pair.assert_same("SELECT id, a FROM item");
+    let found = pair.godwit(&["verify"]).with(1);
+    let report: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(report["tables"][0]["different"], 1, "{report}");
+    run.kill();
 }
 
 fn a_lost_position_is_mended_in_place(pair: &Pair) {
