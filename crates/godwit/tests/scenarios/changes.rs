@@ -8,7 +8,7 @@ use crate::process::PATIENCE;
 const MOST_MEMORY: u64 = 256 << 20;
 const ROWS: i64 = 100_000;
 /// With `GODWIT_TEST_LONG`.
-const MANY_ROWS: i64 = 2_000_000;
+const MANY_ROWS: i64 = 500_000;
 
 on_every_engine!(
     unique_values_that_swap_in_one_transaction,
