@@ -61,6 +61,11 @@ pub enum Event {
     },
     /// Every selected table is past its P1 and all indexes are valid.
     Consistent,
+    /// A table was altered or rewritten at the source in a way that the log does not tell in full: its rows are compared
+    /// and read again. Until `Consistent` comes again the target is not one state of the source.
+    Reopened {
+        table: TableName,
+    },
     /// Changes were committed to the target.
     Committed {
         transactions: u64,

@@ -29,6 +29,8 @@ impl Failpoints {
         "apply.reread",
         "p1.marked",
         "p1.reached",
+        "ddl.intent",
+        "ddl.done",
         "schema.step.before",
         "schema.step.after",
         "finish.drained",

@@ -20,6 +20,8 @@ mod position;
 mod mapping;
 mod write;
 
+mod alter;
+
 mod examine;
 mod source;
 mod target;
@@ -28,6 +30,7 @@ mod event;
 mod failpoint;
 mod finding;
 
+pub use alter::{Alteration, Altered, Appearance, TableAppearance};
 pub use batch::{Row, RowBatch};
 pub use change::{Captured, Change, ChangeBatch, ChangeOperation, Layout, LayoutColumn, LayoutId, OldImage, RowImages, TransactionId};
 pub use error::{Code, Error, Kind, Result};

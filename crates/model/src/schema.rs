@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::alter::Appearance;
 use crate::name::TableName;
 use crate::value::Value;
 
@@ -94,6 +95,8 @@ pub struct NotCarried {
 pub struct Description {
     /// Source tables, selected, sorted by name.
     pub tables: Vec<Table>,
+    /// How each of them looked at that moment, in the same order.
+    pub looks: Vec<Appearance>,
     /// Steps in the dialect of the source's engine, mapping already applied. For a target of the same engine.
     pub items: Vec<SchemaItem>,
     /// For an item's id those of the items it needs, where the engine can tell: what a target cannot make falls away

@@ -6,12 +6,14 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::alter::{Altered, Appearance, TableAppearance};
 use crate::batch::RowBatch;
 use crate::change::Captured;
 use crate::error::Result;
 use crate::examine::Examiner;
 use crate::finding::Finding;
 use crate::mapping::TableMapping;
+use crate::name::TableName;
 use crate::position::{Marker, Position};
 use crate::schema::{Description, SequenceValue, Table};
 use crate::task::Task;
@@ -61,6 +63,15 @@ pub trait Source: Send + Sync {
     /// stream gives the marker as a transaction of its own as soon as it has come that far. Then it is lost with this
     /// value, and streams of other processes never tell it.
     async fn mark(&self, marker: &Marker) -> Result<()>;
+
+    /// How these tables look now; those that are not there are missing.
+    async fn appearances(&self, tables: &[TableName]) -> Result<Vec<TableAppearance>>;
+
+    /// What a schema change made of a table that was `before` and looked like `look`: `columns` (name, type) are what the
+    /// stream states since, and the store's own catalog may be further. Types are turned into those that DDL writes; what
+    /// the stream does not state of a column (NOT NULL) comes from the catalog where it agrees. `DDL_STOPPED` where the
+    /// columns cannot be told, or such a change cannot be carried.
+    async fn altered(&self, before: &Table, look: &Appearance, columns: &[(String, String)]) -> Result<Altered>;
 
     /// The rows of `keys` (key columns in the mapping's order) as they are now; those that are gone are missing.
     /// Values in the order of the mapping's columns, encoded as the change stream encodes them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::alter::Alteration;
 use crate::error::{Error, Result};
 use crate::examine::Examiner;
 use crate::finding::Finding;
@@ -60,6 +61,18 @@ pub trait Target: Send + Sync {
     /// Empties or drops tables as `existing` asks, and writes the entry, in one transaction under the lease. To drop a
     /// table that is not there is fine; to empty one is `TABLE_MISSING`, and then none was emptied.
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()>;
+
+    /// Gives a table the columns of `alteration.after` and writes the entries, in one durable transaction under the lease.
+    ///
+    /// Columns of `before` that `after` does not have go, with whatever is the target's own on them (an object that
+    /// depends on one refuses: `DDL_STOPPED`). New ones are added, open to NULL, and filled. One whose type differs between
+    /// the two is turned, its values with it where the types allow, else emptied. What is there already as asked is left as
+    /// it is, so that the call may be repeated until the entries are there, and a person may do the same by hand before.
+    /// The table's other columns and rows stay as they are.
+    ///
+    /// A store that commits each DDL by itself records the intent first, alters, compares its catalog with what was asked,
+    /// and writes the entries last; the entries alone say that it is done.
+    async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()>;
 
     /// Writes one chunk and its mark in one durable transaction under the lease. Asks `rows.finish()` before it
     /// commits; a stale chunk is rolled back. Called side by side for different chunks.

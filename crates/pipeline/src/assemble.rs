@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use godwit_model::{ChangeBatch, Entry, Error, Marker, Micros, Position, Result, Sequence, codes};
+use godwit_model::{ChangeBatch, Entry, Error, Layout, Marker, Micros, Position, Result, Sequence, TableName, codes};
 use godwit_store::Record;
 
 use crate::project::Projection;
-use crate::routes::Routes;
+use crate::routes::{Fate, Routes};
+use hashbrown::{HashMap, HashSet};
 
 /// Transactions in one group, at most: bounds the time a single-row fallback may take.
 const MOST_TRANSACTIONS: usize = 10_000;
@@ -66,6 +67,17 @@ pub(crate) enum Work {
     Group { parts: Vec<Part>, end: Option<End> },
     /// What was written of the transaction under way is void.
     Abandon,
+    /// The target must be altered before the transaction that follows the last group. Nothing comes after this.
+    Alter(Altering),
+}
+
+/// What the transaction under way says of schema changes.
+#[derive(Debug, Default)]
+pub(crate) struct Altering {
+    /// The last layout of each table that was altered.
+    pub layouts: HashMap<TableName, Arc<Layout>>,
+    /// Tables whose rows may have changed outside of the log.
+    pub announced: HashSet<TableName>,
 }
 
 pub(crate) struct Assembler {
@@ -83,6 +95,10 @@ pub(crate) struct Assembler {
     /// The group must end at the last whole transaction.
     cut: bool,
     abandoned: bool,
+    /// The open transaction needs an altered target: the rest of it is only looked through.
+    altering: Option<Altering>,
+    /// That transaction is whole.
+    must_alter: bool,
     /// The log holds something that stops the task; what came before it is still handed over.
     stopped: Option<Error>,
 }
@@ -100,6 +116,8 @@ impl Assembler {
             handed_over: false,
             cut: false,
             abandoned: false,
+            altering: None,
+            must_alter: false,
             stopped: None,
         }
     }
@@ -107,7 +125,12 @@ impl Assembler {
     /// Whether something must be taken before the next record may be pushed.
     pub fn is_full(&self) -> bool {
         let open = self.open.as_ref().map_or(0, |part| part.weight);
-        self.cut || self.abandoned || self.stopped.is_some() || self.weight + open > self.heavy || self.whole.len() >= MOST_TRANSACTIONS
+        self.cut
+            || self.abandoned
+            || self.must_alter
+            || self.stopped.is_some()
+            || self.weight + open > self.heavy
+            || self.whole.len() >= MOST_TRANSACTIONS
     }
 
     /// Whether whole transactions wait.
@@ -120,19 +143,18 @@ impl Assembler {
             Record::Begin => self.open = Some(Part::default()),
             Record::Changes(batch) => self.changes(batch)?,
             Record::Marker(marker) => self.part()?.markers.push(marker.clone()),
-            Record::Layout(layout) => match self.routes.layout(layout) {
-                Ok(Some(entry)) => self.entries.push(entry),
-                Ok(None) => {}
+            Record::Layout(layout) => self.routes.layout(layout),
+            Record::Schema { table, what } => match self.routes.announced(table, what) {
+                Ok(true) => {
+                    self.altering.get_or_insert_default().announced.insert(table.clone());
+                }
+                Ok(false) => {}
                 Err(error) => self.stopped = Some(error),
             },
-            Record::Schema { table, what } => {
-                if let Err(error) = self.routes.schema(table, what) {
-                    self.stopped = Some(error);
-                }
-            }
             Record::Commit { position, time, .. } => self.commit(sequence, position, *time)?,
             Record::Abort => {
                 self.open = None;
+                self.altering = None;
                 self.abandoned = std::mem::take(&mut self.handed_over);
             }
             Record::Progress { position } => self.progress(sequence, position),
@@ -153,6 +175,9 @@ impl Assembler {
         }
         if let Some(error) = self.stopped.take() {
             return Err(error);
+        }
+        if std::mem::take(&mut self.must_alter) {
+            return Ok(self.altering.take().map(Work::Alter));
         }
         match &mut self.open {
             Some(open) if open.weight > self.heavy => {
@@ -183,9 +208,41 @@ impl Assembler {
     }
 
     fn changes(&mut self, batch: &ChangeBatch) -> Result<()> {
+        if self.stopped.is_some() {
+            return Ok(());
+        }
         let mut places = Vec::with_capacity(batch.len());
         for change in &batch.changes {
-            places.push(self.routes.projection(change.layout)?.cloned());
+            let (fate, news) = match self.routes.fate(change.layout) {
+                Ok(fate) => fate,
+                Err(error) if error.is(&codes::LOG_DAMAGED) => return Err(error),
+                Err(error) => {
+                    self.stopped = Some(error);
+                    return Ok(());
+                }
+            };
+            self.entries.extend(news);
+            places.push(match fate {
+                Fate::Elsewhere => None,
+                Fate::To(projection) => {
+                    let table = &projection.mapping.source;
+                    if let Some(altering) = self.altering.as_mut().filter(|altering| altering.layouts.contains_key(table)) {
+                        // altered and altered back in one transaction
+                        altering.layouts.remove(table);
+                        altering.announced.insert(table.clone());
+                    }
+                    Some(projection)
+                }
+                Fate::Altered(layout) => {
+                    self.altering.get_or_insert_default().layouts.insert(layout.table.clone(), layout);
+                    None
+                }
+            });
+        }
+        if self.altering.is_some() {
+            // it is read once more when the target is altered
+            self.open = Some(Part::default());
+            return Ok(());
         }
         let part = self.part()?;
         part.weight += batch.weight();
@@ -198,6 +255,12 @@ impl Assembler {
     fn commit(&mut self, sequence: Sequence, position: &Position, time: Micros) -> Result<()> {
         self.part()?;
         let Some(mut part) = self.open.take() else { return Ok(()) };
+        if self.altering.is_some() {
+            self.abandoned = std::mem::take(&mut self.handed_over);
+            self.must_alter = true;
+            return Ok(());
+        }
+        self.routes.first_is_over();
         let before = self.end.take();
         let mut end = before.unwrap_or_else(|| End::nothing(sequence, position));
         self.cut = !part.markers.is_empty() || self.handed_over;

@@ -142,6 +142,11 @@ impl Coalescer {
             let columns = known_columns(&new);
             return self.ordered(mapping, WriteKind::Insert, columns, new.into_iter().filter(Value::is_known).collect());
         }
+        if self.convergent && !is_complete(&new) {
+            // captured before the table had all of its columns
+            self.done.reread.push(Reread { mapping: mapping.clone(), key });
+            return Ok(());
+        }
         let convergent = self.convergent;
         self.section.table(mapping).follow(key_bytes(&key), |before| match before {
             _ if convergent => Ok(Pending::Put(new)),

@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use godwit_model::{Chunk, Column, Entry, Error, Key, LogId, Marker, Position, Result, Table, TableName, UniqueKey, codes};
+use godwit_model::{
+    Appearance, ChangeBatch, Chunk, Column, Entry, Error, Key, LayoutId, LogId, Marker, Position, Result, Table, TableName, UniqueKey,
+    Value, codes,
+};
+use godwit_store::{Record, decode, encode};
 use serde_json::{Value as Json, json};
 
 const VERSION: u64 = 1;
@@ -30,6 +34,15 @@ pub(crate) struct Plan {
     /// Raised when a table is planned anew; marks of other generations mean nothing.
     pub generation: u64,
     pub chunks: Vec<Chunk>,
+}
+
+/// The target was altered for the sake of one transaction, whose changes may still use older layouts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ahead {
+    /// Of the checkpoint that the transaction follows.
+    pub position: Option<Position>,
+    /// Columns that such a change does not have, each with what rows of its time hold in it.
+    pub fills: Vec<(String, Value)>,
 }
 
 impl Facts {
@@ -65,8 +78,19 @@ impl Facts {
         })
     }
 
+    /// As they were described, each as it was altered since.
     pub fn tables(&self) -> Result<Option<Vec<Table>>> {
-        self.json("tables", |json| json.get("tables")?.as_array()?.iter().map(table_from_json).collect())
+        let Some(mut tables) =
+            self.json("tables", |json| json.get("tables")?.as_array()?.iter().map(table_from_json).collect::<Option<Vec<_>>>())?
+        else {
+            return Ok(None);
+        };
+        for table in &mut tables {
+            if let Some(altered) = self.json(&table_key(&table.name), |json| table_from_json(json.get("table")?))? {
+                *table = altered;
+            }
+        }
+        Ok(Some(tables))
     }
 
     /// Whether target tables held rows before the task, and keep them.
@@ -103,12 +127,47 @@ impl Facts {
         self.json(&chunk_key(table, generation, number), |json| json.get("rows")?.as_u64())
     }
 
-    /// Columns (name, type) with which the table's changes came last.
-    pub fn shape(&self, table: &TableName) -> Result<Option<Vec<(String, String)>>> {
-        self.json(&shape_key(table), |json| {
+    /// How the table looked last: with what columns its changes came, and the source's own stamp.
+    pub fn look(&self, table: &TableName) -> Result<Option<Appearance>> {
+        self.json(&look_key(table), |json| {
             let columns = json.get("columns")?.as_array()?.iter();
-            columns.map(|column| Some((column.get(0)?.as_str()?.to_owned(), column.get(1)?.as_str()?.to_owned()))).collect()
+            let columns = columns.map(|column| Some((column.get(0)?.as_str()?.to_owned(), column.get(1)?.as_str()?.to_owned())));
+            Some(Appearance {
+                columns: columns.collect::<Option<_>>()?,
+                in_parts: json.get("in_parts")?.as_bool()?,
+                stamp: json.get("stamp")?.as_str()?.to_owned(),
+            })
         })
+    }
+
+    /// What was altered before the transaction that follows a checkpoint.
+    pub fn ahead(&self, table: &TableName) -> Result<Option<Ahead>> {
+        self.entries.get(&ahead_key(table)).map(|bytes| ahead_from(bytes)).transpose()
+    }
+
+    /// Whether rows of this table may differ in a way the log does not tell: it is compared and read again behind P1.
+    pub fn is_to_be_swept(&self, table: &TableName) -> bool {
+        self.is_done("resync") || self.is_done(&sweep_key(table))
+    }
+
+    /// Whether the table was altered by the catalog during the load, so that layouts up to P1 may be older than it is.
+    pub fn is_loose(&self, table: &TableName) -> bool {
+        self.is_done(&loose_key(table))
+    }
+
+    /// Entries that say that every table's layouts are compared from here on.
+    pub fn none_loose(&self) -> Vec<Entry> {
+        self.entries.keys().filter(|key| key.starts_with("loose/")).map(|key| removal(key)).collect()
+    }
+
+    /// Whether anything is to be swept.
+    pub fn has_sweeps(&self) -> bool {
+        self.is_done("resync") || self.entries.keys().any(|key| key.starts_with("sweep/"))
+    }
+
+    /// Entries that say that nothing is to be swept any more.
+    pub fn all_swept(&self) -> Vec<Entry> {
+        self.entries.keys().filter(|key| *key == "resync" || key.starts_with("sweep/")).map(|key| removal(key)).collect()
     }
 
     pub fn marker(&self) -> Result<Option<Marker>> {
@@ -163,8 +222,53 @@ pub(crate) fn chunk_entry(table: &TableName, generation: u64, number: usize, row
     entry(&chunk_key(table, generation, number), json!({"v": VERSION, "rows": rows}))
 }
 
-pub(crate) fn shape_entry(table: &TableName, columns: &[(String, String)]) -> Entry {
-    entry(&shape_key(table), json!({"v": VERSION, "columns": columns}))
+pub(crate) fn look_entry(table: &TableName, look: &Appearance) -> Entry {
+    let fact = json!({"v": VERSION, "columns": look.columns, "in_parts": look.in_parts, "stamp": look.stamp});
+    entry(&look_key(table), fact)
+}
+
+/// A table as a schema change left it.
+pub(crate) fn table_entry(table: &Table) -> Entry {
+    entry(&table_key(&table.name), json!({"v": VERSION, "table": table_to_json(table)}))
+}
+
+pub(crate) fn loose_entry(table: &TableName) -> Entry {
+    done_entry(&loose_key(table))
+}
+
+pub(crate) fn sweep_entry(table: &TableName) -> Entry {
+    done_entry(&sweep_key(table))
+}
+
+/// In the change log's own codec, as fills are values: the position, then name and value of each.
+pub(crate) fn ahead_entry(table: &TableName, ahead: &Ahead) -> Entry {
+    let position = ahead.position.as_ref().map_or(Value::Null, |position| Value::Bytes(position.0.clone()));
+    let fills = ahead.fills.iter().flat_map(|(name, value)| [Value::text(name.as_str()), value.clone()]);
+    let mut batch = ChangeBatch::default();
+    batch.push_insert(LayoutId(0), [position].into_iter().chain(fills));
+    let mut bytes = Vec::new();
+    encode(&Record::Changes(batch), &mut bytes);
+    Entry { key: ahead_key(table), value: Bytes::from(bytes) }
+}
+
+pub(crate) fn ahead_removal(table: &TableName) -> Entry {
+    removal(&ahead_key(table))
+}
+
+fn ahead_from(bytes: &Bytes) -> Result<Ahead> {
+    let lost = || Error::new(&codes::STATE_LOST, "what was altered last cannot be read").at("the task's ledger in the target");
+    let Record::Changes(batch) = decode(bytes)? else { return Err(lost()) };
+    let [position, fills @ ..] = &batch.values[..] else { return Err(lost()) };
+    let position = match position {
+        Value::Null => None,
+        Value::Bytes(bytes) => Some(Position(bytes.clone())),
+        _ => return Err(lost()),
+    };
+    let fill = |pair: &[Value]| match pair {
+        [Value::Text(name), value] => Ok((String::from_utf8_lossy(name).into_owned(), value.clone())),
+        _ => Err(lost()),
+    };
+    Ok(Ahead { position, fills: fills.chunks(2).map(fill).collect::<Result<_>>()? })
 }
 
 pub(crate) fn marker_entry(marker: &Marker) -> Entry {
@@ -192,8 +296,24 @@ fn chunk_key(table: &TableName, generation: u64, number: usize) -> String {
     format!("chunk/{}/{generation}/{number}", distinct(table))
 }
 
-fn shape_key(table: &TableName) -> String {
-    format!("shape/{}", distinct(table))
+fn look_key(table: &TableName) -> String {
+    format!("look/{}", distinct(table))
+}
+
+fn table_key(table: &TableName) -> String {
+    format!("table/{}", distinct(table))
+}
+
+fn ahead_key(table: &TableName) -> String {
+    format!("ahead/{}", distinct(table))
+}
+
+fn loose_key(table: &TableName) -> String {
+    format!("loose/{}", distinct(table))
+}
+
+fn sweep_key(table: &TableName) -> String {
+    format!("sweep/{}", distinct(table))
 }
 
 /// A table's name in which a dot of its own cannot be taken for the one between schema and name.
@@ -265,19 +385,36 @@ mod tests {
     fn facts_come_back_as_they_were_written() {
         let plan = Plan { generation: 2, chunks: vec![Chunk { spec: "a:1".into(), estimated_rows: 5 }] };
         let start = Start { position: Position::from("0/16B3748".to_owned()), log: LogId(77) };
+        let look = Appearance { columns: vec![("ünï".into(), "numeric(10)".into())], in_parts: true, stamp: "s".into() };
+        let position = Some(Position::from("0/1".to_owned()));
+        let ahead = Ahead { position, fills: vec![("more".into(), Value::Native(Bytes::from_static(b"5"))), ("none".into(), Value::Null)] };
         let facts = Facts::from_entries(vec![
             start_entry(&start),
             tables_entry(&[std::sync::Arc::new(table())]),
             plan_entry(&table().name, &plan),
             chunk_entry(&table().name, 2, 0, 41),
             marker_entry(&Marker("m".into())),
+            look_entry(&table().name, &look),
+            ahead_entry(&table().name, &ahead),
+            sweep_entry(&table().name),
         ]);
+        assert_eq!(facts.look(&table().name).unwrap(), Some(look));
+        assert_eq!(facts.ahead(&table().name).unwrap(), Some(ahead));
+        assert!(facts.is_to_be_swept(&table().name));
         assert_eq!(facts.start().unwrap(), Some(start));
         assert_eq!(facts.tables().unwrap(), Some(vec![table()]));
         assert_eq!(facts.plan(&table().name).unwrap(), Some(plan));
         assert_eq!(facts.chunk_rows(&table().name, 2, 0).unwrap(), Some(41));
         assert_eq!(facts.chunk_rows(&table().name, 1, 0).unwrap(), None);
         assert_eq!(facts.marker().unwrap(), Some(Marker("m".into())));
+    }
+
+    #[test]
+    fn a_table_is_as_it_was_altered_last() {
+        let altered = Table { columns: vec![], key: None, uniques: vec![], ..table() };
+        let mut facts = Facts::from_entries(vec![tables_entry(&[std::sync::Arc::new(table())])]);
+        facts.apply(&[table_entry(&altered)]);
+        assert_eq!(facts.tables().unwrap(), Some(vec![altered]));
     }
 
     #[test]

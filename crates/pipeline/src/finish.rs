@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use godwit_model::{Error, Event, Lease, Phase, Result, Stage, Table, TableName, Trace, codes, failpoint};
+use godwit_model::{DdlPolicy, Error, Event, Lease, Phase, Result, Stage, Table, TableName, Trace, codes, failpoint};
 
+use crate::carry;
 use crate::examine::{self, Settle, VerifyReport};
 use crate::facts::{self, Facts};
 use crate::job::Job;
@@ -36,9 +37,26 @@ impl Settle for Drain<'_> {
 }
 
 impl Running {
+    /// A schema change that no change of a row has followed shows in the catalog alone: the next attempt begins with it.
+    async fn follow_catalog(&mut self) -> Result<()> {
+        loop {
+            self.reach(Until::Consistent).await?;
+            let job = self.job().clone();
+            if !job.task.phases.changes || job.task.schema.changes == DdlPolicy::Ignore {
+                return Ok(());
+            }
+            let facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
+            let names: Vec<TableName> = job.routes_of(&facts)?.into_iter().map(|route| route.table.name.clone()).collect();
+            if !carry::has_news(&facts, &names, &job.source.appearances(&names).await?)? {
+                return Ok(());
+            }
+            self.begin_again().await?;
+        }
+    }
+
     /// Compares both sides while they live.
     pub async fn verify(&mut self) -> Result<VerifyReport> {
-        self.reach(Until::Consistent).await?;
+        self.follow_catalog().await?;
         let routes = self.job().routes().await?;
         let (source, target) = (self.job().source.clone(), self.job().target.clone());
         examine::verify(&*source, &*target, &routes, &mut Drain(self)).await
@@ -56,7 +74,7 @@ impl Running {
     /// Everything but the removal of what Godwit left: drains, moves sequences, makes what waited, verifies. With
     /// differences found, or users who write on, nothing is removed later and the task may go on.
     pub async fn complete(&mut self, read_only_source: bool) -> Result<Option<VerifyReport>> {
-        self.reach(Until::Consistent).await?;
+        self.follow_catalog().await?;
         let job = self.job().clone();
         let routes = job.routes().await?;
         job.observer.event(Event::Phase(Phase::Finish));
@@ -65,6 +83,7 @@ impl Running {
             job.source.set_read_only(&tables, true).await?;
         }
         for drained in 1..=MOST_DRAINS {
+            self.follow_catalog().await?;
             let before = self.passed().await?;
             failpoint("finish.drained");
             let report = self.prove(&routes).await?;
@@ -139,7 +158,10 @@ impl Job {
     }
 
     pub(crate) async fn routes(&self) -> Result<Vec<Route>> {
-        let facts = Facts::from_entries(self.target.ledger(&self.task.name).await?);
+        self.routes_of(&Facts::from_entries(self.target.ledger(&self.task.name).await?))
+    }
+
+    pub(crate) fn routes_of(&self, facts: &Facts) -> Result<Vec<Route>> {
         let tables = facts.tables()?.ok_or_else(|| {
             Error::new(&codes::STATE_LOST, "the target knows nothing of this task")
                 .remedy("was it finished or cleaned? start it with `run`")

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use godwit_model::{
-    Checkpoint, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Stage, Table, Target, Task, codes,
-    failpoint,
+    Checkpoint, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Stage, Table, TableName, Target, Task,
+    codes, failpoint,
 };
 use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
@@ -22,7 +22,7 @@ use crate::examine;
 use crate::facts::{self, Facts, Start};
 use crate::load::{Loader, Route};
 use crate::passages::Passages;
-use crate::replay::{Pass, Replay, new_marker};
+use crate::replay::{Outcome, Pass, Replay, new_marker};
 use crate::reread;
 use crate::running::{Running, Status};
 use crate::setup::Setup;
@@ -236,8 +236,8 @@ impl Shared {
         };
         let upkeep = Upkeep { task, source: &**source, target: &**target, lease, log: begun.log.clone(), observer };
         let flow = async {
-            self.load(&setup, &mut facts, &routes, begun.snapshot).await?;
-            self.follow(&setup, &mut facts, routes, begun.log, checkpoint).await
+            self.load(&setup, &mut facts, &begun.log, begun.snapshot).await?;
+            self.follow(&setup, &mut facts, begun.log, checkpoint).await
         };
         let flow = async {
             tokio::select! {
@@ -297,16 +297,36 @@ impl Shared {
         &self,
         setup: &Setup<'_>,
         facts: &mut Facts,
-        routes: &[Route],
-        exact: Option<Box<dyn godwit_model::Snapshot>>,
+        log: &Arc<dyn ChangeLog>,
+        mut exact: Option<Box<dyn godwit_model::Snapshot>>,
     ) -> Result<()> {
         if facts.is_done("loaded") {
             return Ok(());
         }
         if setup.task.phases.load {
             self.phase(Phase::Load);
-            empty_keyless(setup, facts, routes).await?;
-            self.loader(setup.lease, routes, facts)?.run(facts, exact).await?;
+            empty_keyless(setup, facts, &self.job.routes_of(facts)?).await?;
+            loop {
+                // what was altered and changed before P0 is in no log: the copy must hold it
+                let replay = self.replay(setup.lease, self.job.routes_of(facts)?, log.clone());
+                if replay.follow_in_load(facts).await? {
+                    // P0's snapshot may not have the columns
+                    exact = None;
+                }
+                let routes = self.job.routes_of(facts)?;
+                match self.loader(setup.lease, &routes, facts)?.run(facts, exact.take()).await {
+                    Ok(()) => break,
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => {
+                        let replay = self.replay(setup.lease, routes, log.clone());
+                        if !replay.follow_in_load(facts).await? {
+                            return Err(error);
+                        }
+                    }
+                }
+                // chunks that other workers have written are marked in the ledger alone
+                *facts = Facts::from_entries(setup.target.ledger(&setup.task.name).await?);
+            }
         }
         let marker = new_marker(&origin(setup.task));
         setup.record(facts, vec![facts::done_entry("loaded"), facts::marker_entry(&marker)]).await?;
@@ -337,25 +357,47 @@ impl Shared {
         &self,
         setup: &Setup<'_>,
         facts: &mut Facts,
-        routes: Vec<Route>,
         log: Arc<dyn ChangeLog>,
         mut checkpoint: Option<Checkpoint>,
     ) -> Result<()> {
-        self.phase(Phase::CatchUp);
-        let replay = self.replay(setup.lease, routes, log);
-        // P1 may be passed and what follows it not be done: an attempt can end in between
-        while !facts.is_done("passed") || facts.is_done("resync") {
-            if facts.is_done("passed") {
-                self.sweep(setup, facts, &replay.routes).await?;
-                continue;
-            }
-            let marker = facts.marker()?.ok_or_else(|| Error::internal("a loaded task has no marker for P1"))?;
-            // written again after every restart: the first one may have been lost, a second does no harm
-            setup.source.mark(&marker).await?;
-            failpoint("p1.marked");
-            let pass = Pass { convergent: facts.is_done("inexact"), until: Some(marker) };
-            replay.run(facts, &mut checkpoint, pass).await?;
+        let mut replay = self.replay(setup.lease, self.job.routes_of(facts)?, log);
+        loop {
+            self.status.send_modify(|status| status.consistent = false);
+            self.phase(Phase::CatchUp);
+            self.reach_p1(setup, facts, &mut replay, &mut checkpoint).await?;
+            self.stream(setup, facts, &replay, &mut checkpoint).await?;
         }
+    }
+
+    /// To a moment at which every table is past its P1, nothing is left to compare, and the catalog agrees with the stream.
+    async fn reach_p1(&self, setup: &Setup<'_>, facts: &mut Facts, replay: &mut Replay, checkpoint: &mut Option<Checkpoint>) -> Result<()> {
+        let mut compared = false;
+        // P1 may be passed and what follows it not be done: an attempt can end in between
+        loop {
+            replay.routes = self.job.routes_of(facts)?;
+            if !facts.is_done("passed") {
+                let marker = facts.marker()?.ok_or_else(|| Error::internal("a loaded task has no marker for P1"))?;
+                // written again after every restart: the first one may have been lost, a second does no harm
+                setup.source.mark(&marker).await?;
+                failpoint("p1.marked");
+                let pass = Pass { convergent: facts.is_done("inexact"), until: Some(marker), closes: true };
+                if replay.run(facts, checkpoint, pass).await? == Outcome::CatalogAhead {
+                    replay.follow_catalog(facts, checkpoint).await?;
+                }
+            } else if facts.has_sweeps() || !compared {
+                // what is said while tables are still to be swept is no last word
+                compared = !facts.has_sweeps();
+                if !replay.follow_catalog(facts, checkpoint).await? && facts.has_sweeps() {
+                    self.sweep(setup, facts, replay).await?;
+                }
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// For as long as no table is altered.
+    async fn stream(&self, setup: &Setup<'_>, facts: &mut Facts, replay: &Replay, checkpoint: &mut Option<Checkpoint>) -> Result<()> {
         if !facts.is_done("indexed") {
             self.sequences(setup).await?;
             setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
@@ -364,15 +406,21 @@ impl Shared {
         self.phase(Phase::Streaming);
         self.status.send_modify(|status| status.consistent = true);
         setup.observer.event(Event::Consistent);
-        replay.run(facts, &mut checkpoint, Pass { convergent: false, until: None }).await
+        replay.run(facts, checkpoint, Pass { convergent: false, until: None, closes: false }).await.map(drop)
     }
 
     /// After a load over old rows: what still looks different, rows gone from the source above all, is read again.
-    async fn sweep(&self, setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
-        let suspects = examine::suspects(setup.source, setup.target, routes).await?;
+    async fn sweep(&self, setup: &Setup<'_>, facts: &mut Facts, replay: &Replay) -> Result<()> {
+        let routes: Vec<Route> = replay.routes.iter().filter(|route| facts.is_to_be_swept(&route.table.name)).cloned().collect();
+        let names: Vec<TableName> = routes.iter().map(|route| route.table.name.clone()).collect();
+        let suspects = match examine::suspects(setup.source, setup.target, &routes).await {
+            // altered again: the next look at the catalog tells
+            Err(error) if !error.is_transient() && !replay.agrees(facts, &names).await? => return Ok(()),
+            suspects => suspects?,
+        };
         let mut entries = Vec::new();
         if suspects.complete {
-            entries.push(facts::removal("resync"));
+            entries.extend(facts.all_swept());
         }
         if let Some(list) = reread::entry(&suspects.keys) {
             entries.extend([list, facts::marker_entry(&new_marker(&origin(setup.task))), facts::removal("passed")]);
@@ -415,6 +463,7 @@ impl Shared {
             lease: lease.clone(),
             routes,
             policy: task.schema.changes,
+            rules: task.map.clone(),
             memory: task.limits.memory.0,
             observer: observer.clone(),
             passages: self.passages.clone(),

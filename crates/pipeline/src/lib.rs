@@ -1,7 +1,7 @@
 //! The data plane: how rows and changes get from a source to a target, exactly once.
 //!
 //! It knows the contracts of `godwit-model` and `godwit-store` and nothing of engines, servers or files. Modules in the
-//! order data meets them. What decides is pure (`coalesce`, `assemble`, `routes`, `project`, the verdict in `tenure`);
+//! order data meets them. What decides is pure (`coalesce`, `assemble`, `routes`, `project`, the verdicts in `carry`, the verdict in `tenure`);
 //! the rest is a thin shell of I/O around it.
 
 mod holder;
@@ -19,6 +19,7 @@ mod project;
 mod routes;
 
 mod assemble;
+mod carry;
 mod coalesce;
 
 mod apply;

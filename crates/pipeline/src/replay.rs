@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use godwit_model::{
     Applied, Applier, Checkpoint, Entry, Error, Event, Lease, LogId, Marker, Micros, Observer, PipelineStage, Result, RowBatch, Sequence,
-    Source, TableMapping, Target, codes, failpoint,
+    Source, TableMapping, TableName, Target, codes, failpoint,
 };
 use godwit_store::{ChangeLog, LogReader, Record};
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::apply::{self, Prepared};
-use crate::assemble::{Assembler, End, Work};
+use crate::assemble::{Altering, Assembler, End, Work};
 use crate::coalesce::Reread;
 use crate::facts::{self, Facts};
 use crate::load::Route;
@@ -30,6 +30,8 @@ use crate::stillness::Stillness;
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 /// How long a marker is waited for before it is written again.
 pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(10);
+/// How often the source's catalog is looked at while changes are streamed: some of what happens to tables shows nowhere else.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A share of the memory limit for one group: the one gathered, the one queued, the one being written, each with its
 /// coalesced copy, stay below half of it.
 const GROUP_SHARE: u64 = 16;
@@ -45,6 +47,8 @@ pub(crate) struct Replay {
     pub lease: Lease,
     pub routes: Vec<Route>,
     pub policy: godwit_model::DdlPolicy,
+    /// The task's map, for tables that are altered.
+    pub rules: Vec<godwit_model::MapRule>,
     pub memory: u64,
     pub observer: Arc<dyn Observer>,
     pub passages: Arc<Passages>,
@@ -59,8 +63,21 @@ pub(crate) struct Replay {
 pub(crate) struct Pass {
     /// Between P0 and P1 after chunks of more than one snapshot.
     pub convergent: bool,
-    /// Ends with the transaction that holds this marker, and makes `passed` a fact in its commit.
+    /// Ends with the transaction that holds this marker.
     pub until: Option<Marker>,
+    /// Whether that is P1: the re-read list is empty then, and `passed` becomes a fact in the same commit.
+    pub closes: bool,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The marker is behind.
+    Reached,
+    /// A table was altered: routes are to be made anew.
+    Altered,
+    /// The source's catalog is further than its stream.
+    CatalogAhead,
 }
 
 /// The second stage's state.
@@ -79,21 +96,25 @@ struct Writer<'a> {
     inside: bool,
     /// When the marker that ends the pass is written again.
     mark_at: tokio::time::Instant,
+    /// When the catalog is looked at next.
+    look_at: tokio::time::Instant,
 }
 
 enum Step {
     Prepared(Box<Prepared>),
+    Alter(Altering),
     Abandon,
     /// Everything before this is what a comparison waits for.
     Still,
 }
 
 impl Replay {
-    /// Replays from the checkpoint on. Returns when the pass's marker is behind; without one only with an error.
-    pub async fn run(&self, facts: &mut Facts, checkpoint: &mut Option<Checkpoint>, pass: Pass) -> Result<()> {
+    /// Replays from the checkpoint on. Returns when the pass's marker is behind or a table was altered; else only with an
+    /// error.
+    pub async fn run(&self, facts: &mut Facts, checkpoint: &mut Option<Checkpoint>, pass: Pass) -> Result<Outcome> {
         let from = start_of(&*self.log, checkpoint.as_ref())?;
         let reader = self.log.read_from(from).await?;
-        let routes = Routes::new(self.routes.clone(), self.policy, facts)?;
+        let routes = Routes::new(self.routes.clone(), self.policy, facts, checkpoint.as_ref().map(|checkpoint| &checkpoint.position))?;
         let assembler = Assembler::new(routes, (self.memory / GROUP_SHARE).min(LARGEST_GROUP) as usize);
         let mappings: Vec<_> = self.routes.iter().map(|route| route.mapping.clone()).collect();
         let applier = self.target.applier(&self.lease, &mappings).await?;
@@ -109,6 +130,7 @@ impl Replay {
             unflushed: false,
             inside: false,
             mark_at: tokio::time::Instant::now() + MARK_AGAIN,
+            look_at: tokio::time::Instant::now() + LOOK_EVERY,
         };
 
         let (sender, receiver) = mpsc::channel(1);
@@ -122,12 +144,13 @@ impl Replay {
             observer: self.observer.clone(),
             source: self.source.clone(),
             stillness: self.stillness.clone(),
+            is_over: false,
         };
         stages.spawn(self.tasks.track_future(gather.run()));
         // an error of the first stage counts when all that it handed over before is written
         let done = match writer.run(receiver, facts).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(why_ended(stages.join_next().await)),
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) => Err(why_ended(stages.join_next().await)),
             Err(error) => Err(error),
         };
         *checkpoint = writer.checkpoint;
@@ -167,6 +190,8 @@ struct Gather {
     observer: Arc<dyn Observer>,
     source: Arc<dyn Source>,
     stillness: Arc<Stillness>,
+    /// What was handed over last ends the pass.
+    is_over: bool,
 }
 
 impl Gather {
@@ -174,6 +199,9 @@ impl Gather {
     async fn run(mut self) -> Result<()> {
         loop {
             while self.assembler.is_full() && self.hand_over().await? {}
+            if self.is_over {
+                return Ok(());
+            }
             let next = match self.reader.next().now_or_never() {
                 Some(next) => Some(next?),
                 None if self.assembler.has_whole() => {
@@ -199,6 +227,7 @@ impl Gather {
     async fn hand_over(&mut self) -> Result<bool> {
         let permit = self.sender.reserve().await.map_err(closed)?;
         let Some(work) = self.assembler.take()? else { return Ok(false) };
+        self.is_over = matches!(work, Work::Alter(_));
         permit.send(step(work, self.convergent, &self.origin, &*self.observer)?);
         Ok(true)
     }
@@ -225,6 +254,7 @@ fn closed(_: mpsc::error::SendError<()>) -> Error {
 fn step(work: Work, convergent: bool, origin: &str, observer: &dyn Observer) -> Result<Step> {
     match work {
         Work::Abandon => Ok(Step::Abandon),
+        Work::Alter(altering) => Ok(Step::Alter(altering)),
         Work::Group { parts, end } => {
             let started = Instant::now();
             let changes = end.as_ref().map_or(0, |end| end.changes);
@@ -236,8 +266,8 @@ fn step(work: Work, convergent: bool, origin: &str, observer: &dyn Observer) -> 
 }
 
 impl Writer<'_> {
-    /// Says whether the pass is over; if not, the first stage has ended and all that it handed over is written.
-    async fn run(&mut self, mut steps: mpsc::Receiver<Step>, facts: &mut Facts) -> Result<bool> {
+    /// None: the first stage has ended, all that it handed over is written, and the pass is not over.
+    async fn run(&mut self, mut steps: mpsc::Receiver<Step>, facts: &mut Facts) -> Result<Option<Outcome>> {
         loop {
             // what was committed is said to be durable, and leaves the change log, even if nothing follows for long
             let due = self.unflushed && !self.inside;
@@ -248,18 +278,37 @@ impl Writer<'_> {
                     self.mark_again().await?;
                     continue;
                 }
+                () = tokio::time::sleep_until(self.look_at), if self.pass.until.is_none() && !self.inside => {
+                    self.look_at = tokio::time::Instant::now() + LOOK_EVERY;
+                    match self.replay.has_news(facts).await {
+                        Ok(false) => continue,
+                        Ok(true) => {
+                            self.make_durable().await?;
+                            return Ok(Some(Outcome::CatalogAhead));
+                        }
+                        Err(error) if error.is_transient() => tracing::info!(%error, "the catalog was not looked at"),
+                        Err(error) => return Err(error),
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep(DURABLE_EVERY), if due => { self.make_durable().await?; continue }
             };
             match step {
-                None => return Ok(false),
+                None => return Ok(None),
+                Some(Step::Alter(altering)) => {
+                    // what is altered for the transaction that follows this checkpoint must not outlive it
+                    self.make_durable().await?;
+                    self.replay.carry(facts, self.checkpoint.as_ref(), &altering).await?;
+                    return Ok(Some(Outcome::Altered));
+                }
                 Some(Step::Abandon) => {
                     self.applier.abandon().await?;
                     self.inside = false;
                 }
                 Some(Step::Still) => self.replay.stillness.reached(),
                 Some(Step::Prepared(prepared)) => {
-                    if self.write(*prepared, facts).await? {
-                        return Ok(true);
+                    if let Some(outcome) = self.write(*prepared, facts).await? {
+                        return Ok(Some(outcome));
                     }
                 }
             }
@@ -273,43 +322,80 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes one group; says whether the pass is over.
-    async fn write(&mut self, mut prepared: Prepared, facts: &mut Facts) -> Result<bool> {
+    /// Writes one group; says how the pass is over, if it is.
+    async fn write(&mut self, mut prepared: Prepared, facts: &mut Facts) -> Result<Option<Outcome>> {
         let started = Instant::now();
         apply::write(self.applier.as_mut(), &mut prepared).await?;
         self.reread.add(std::mem::take(&mut prepared.reread));
         self.inside = prepared.end.is_none();
-        let Some(end) = prepared.end.take() else { return Ok(false) };
+        let Some(end) = prepared.end.take() else { return Ok(None) };
         self.timing(PipelineStage::Applied, end.changes, started);
         let met = self.pass.until.as_ref().is_some_and(|until| end.markers.contains(until));
         let mut entries = end.entries.clone();
         // what found its place taken is read again no sooner than at the marker: until then nothing may have moved
-        let again = (met && !self.reread.is_empty()) || (self.reread.is_long() && self.taken == 0);
+        let again = self.pass.closes && ((met && !self.reread.is_empty()) || (self.reread.is_long() && self.taken == 0));
         entries.extend(self.reread.unsaved());
-        if again {
-            entries.extend(self.read_again().await?);
+        let read = if again { self.read_again(facts).await? } else { None };
+        let is_ahead = again && read.is_none();
+        if let Some(read) = read {
+            entries.extend(read);
         } else {
-            if met {
+            if met && self.pass.closes && !is_ahead {
                 entries.extend([facts::done_entry("passed"), facts::removal("p1"), facts::removal("reread")]);
+                entries.extend(facts.none_loose());
             }
         }
         self.replay.passages.count(end.selected);
         self.commit(&end, &entries).await?;
         facts.apply(&entries);
         self.reread.saved();
-        if met || !end.markers.is_empty() || self.last_durable.elapsed() > DURABLE_EVERY {
+        if met || is_ahead || !end.markers.is_empty() || self.last_durable.elapsed() > DURABLE_EVERY {
             self.make_durable().await?;
             self.replay.passages.passed(&end.markers);
         }
-        if met && !again {
+        if is_ahead {
+            return Ok(Some(Outcome::CatalogAhead));
+        }
+        if met && !again && self.pass.closes {
             failpoint("p1.reached");
         }
-        Ok(met && !again)
+        Ok((met && !again).then_some(Outcome::Reached))
     }
 
-    /// Copies the rows of the re-read list as they are now; P1 moves behind that moment.
-    async fn read_again(&mut self) -> Result<Vec<Entry>> {
+    /// Copies the rows of the re-read list as they are now; P1 moves behind that moment. None: the source's tables have
+    /// other columns by now than the stream has told of, and what was copied of them so far is copied again later.
+    async fn read_again(&mut self, facts: &Facts) -> Result<Option<Vec<Entry>>> {
         failpoint("apply.reread");
+        if !self.agrees(facts).await? {
+            return Ok(None);
+        }
+        let left = match self.copy_all().await {
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => return if self.agrees(facts).await? { Err(error) } else { Err(retry(error)) },
+            Ok(_) if !self.agrees(facts).await? => return Ok(None),
+            Ok(left) => left,
+        };
+        self.taken = if left.is_empty() { 0 } else { self.taken + 1 };
+        let marker = new_marker(&self.replay.origin);
+        self.replay.source.mark(&marker).await?;
+        self.reread.clear();
+        self.pass.until = Some(marker.clone());
+        let list = reread::entry(&left).unwrap_or_else(|| facts::removal("reread"));
+        self.reread.add(left);
+        Ok(Some(vec![facts::marker_entry(&marker), list]))
+    }
+
+    /// Whether the tables of the list have the columns at the source with which their changes come.
+    async fn agrees(&mut self, facts: &Facts) -> Result<bool> {
+        let mut names: Vec<TableName> = self.reread.keys().iter().map(|again| again.mapping.source.clone()).collect();
+        names.dedup();
+        names.sort();
+        names.dedup();
+        self.replay.agrees(facts, &names).await
+    }
+
+    /// Gives the keys that are to be read once more.
+    async fn copy_all(&mut self) -> Result<Vec<Reread>> {
         let listed = reread::batches(self.reread.keys());
         let mut left = Vec::new();
         if self.copy_listed(&listed).await?.is_some() {
@@ -319,14 +405,7 @@ impl Writer<'_> {
             }
             left = self.copy_singly(&listed).await?;
         }
-        self.taken = if left.is_empty() { 0 } else { self.taken + 1 };
-        let marker = new_marker(&self.replay.origin);
-        self.replay.source.mark(&marker).await?;
-        self.reread.clear();
-        self.pass.until = Some(marker.clone());
-        let list = reread::entry(&left).unwrap_or_else(|| facts::removal("reread"));
-        self.reread.add(left);
-        Ok(vec![facts::marker_entry(&marker), list])
+        Ok(left)
     }
 
     /// The target's complaint, if it has one.
@@ -412,6 +491,11 @@ impl Writer<'_> {
     fn timing(&self, stage: PipelineStage, changes: u64, started: Instant) {
         self.replay.observer.event(Event::Timing { stage, changes, took: started.elapsed() });
     }
+}
+
+/// The group is written once more, when the stream has told what the catalog says.
+fn retry(error: Error) -> Error {
+    Error::new(&codes::RETRYABLE, "a table was altered at the source while its rows were read again").caused_by(error)
 }
 
 /// A marker no one has used: random enough for one source.

@@ -1,114 +1,135 @@
 //! Which captured layout goes where. Pure.
 //!
-//! A layout is compared with the one the table had before: by name with the table's description the first time, exactly
-//! (names and types, in order) from then on. The first layout of each table is a fact, so that a restart compares alike.
+//! A layout means nothing before a change uses it: one that only a rolled-back transaction had stays in the log, and an
+//! older one may be said again. What a change was captured with is compared with how its table looked last, by name and
+//! type; how it looked is a fact, so that a restart compares alike.
 
 use std::sync::Arc;
 
-use godwit_model::{DdlPolicy, Entry, Error, Layout, LayoutId, Result, TableName, codes};
+use godwit_model::{Appearance, DdlPolicy, Entry, Error, Layout, LayoutColumn, LayoutId, Position, Result, TableName, Value, codes};
 use hashbrown::HashMap;
 
+use crate::carry;
 use crate::facts::{self, Facts};
 use crate::load::Route;
-use crate::project::{LayoutDifference, Projection};
+use crate::project::Projection;
 
 pub(crate) struct Routes {
     routes: Vec<Route>,
     policy: DdlPolicy,
-    /// None: a table that is not selected.
+    layouts: HashMap<LayoutId, Arc<Layout>>,
+    /// Of layouts that were used. None: a table that is not selected.
     projections: HashMap<LayoutId, Option<Arc<Projection>>>,
-    /// Columns (name, type) each table's changes came with last.
-    shapes: HashMap<TableName, Vec<(String, String)>>,
+    looks: HashMap<TableName, Appearance>,
+    /// Tables whose changes may still use older layouts, with what stands for columns that these do not have.
+    behind: HashMap<TableName, Vec<(String, Value)>>,
+    /// Those of them that were altered for the sake of the transaction that comes first.
+    first: Vec<TableName>,
+}
+
+/// Where a change goes.
+pub(crate) enum Fate {
+    Elsewhere,
+    To(Arc<Projection>),
+    /// Its table was altered: the target must be, before the change's transaction.
+    Altered(Arc<Layout>),
 }
 
 impl Routes {
-    pub fn new(routes: Vec<Route>, policy: DdlPolicy, facts: &Facts) -> Result<Self> {
-        let mut shapes = HashMap::new();
+    /// `position`: of the checkpoint from which the log is read.
+    pub fn new(routes: Vec<Route>, policy: DdlPolicy, facts: &Facts, position: Option<&Position>) -> Result<Self> {
+        let (mut looks, mut behind, mut first) = (HashMap::new(), HashMap::new(), Vec::new());
         for route in &routes {
-            if let Some(shape) = facts.shape(&route.table.name)? {
-                shapes.insert(route.table.name.clone(), shape);
+            let name = &route.table.name;
+            if let Some(look) = facts.look(name)? {
+                looks.insert(name.clone(), look);
+            }
+            if facts.is_loose(name) {
+                behind.insert(name.clone(), Vec::new());
+            } else if let Some(ahead) = facts.ahead(name)?.filter(|ahead| ahead.position.as_ref() == position) {
+                behind.insert(name.clone(), ahead.fills);
+                first.push(name.clone());
             }
         }
-        Ok(Routes { routes, policy, projections: HashMap::new(), shapes })
+        Ok(Routes { routes, policy, layouts: HashMap::new(), projections: HashMap::new(), looks, behind, first })
     }
 
-    /// Takes a layout in; gives the fact to store with the next commit if it is the first or, by policy, the new one.
-    pub fn layout(&mut self, layout: &Layout) -> Result<Option<Entry>> {
+    /// Takes note of a layout.
+    pub fn layout(&mut self, layout: &Arc<Layout>) {
+        self.projections.remove(&layout.id);
+        self.layouts.insert(layout.id, layout.clone());
+    }
+
+    /// Gives the fact to store with the next commit if this is the first that is heard of the table.
+    pub fn fate(&mut self, id: LayoutId) -> Result<(Fate, Option<Entry>)> {
+        if let Some(known) = self.projections.get(&id) {
+            return Ok((known.clone().map_or(Fate::Elsewhere, Fate::To), None));
+        }
+        let layout = self.layouts.get(&id).cloned().ok_or_else(|| {
+            Error::new(&codes::LOG_DAMAGED, format!("the change log uses layout {} before it says what it is", id.0)).at("change log")
+        })?;
         let Some(route) = self.routes.iter().find(|route| route.table.name == layout.table).cloned() else {
-            self.projections.insert(layout.id, None);
-            return Ok(None);
+            self.projections.insert(id, None);
+            return Ok((Fate::Elsewhere, None));
         };
-        let shape: Vec<(String, String)> = layout.columns.iter().map(|c| (c.name.clone(), c.type_name.clone())).collect();
-        let news = match self.shapes.get(&layout.table) {
-            Some(known) if *known == shape => None,
-            Some(known) => {
-                self.judge(&layout.table, &describe(known, &shape))?;
-                Some(())
-            }
-            None => {
-                let difference = LayoutDifference::between(layout, &route.table);
-                if !difference.is_none() {
-                    self.judge(&layout.table, &describe_names(&difference))?;
+        if let Some(fills) = self.behind.get(&layout.table) {
+            let look = self.looks.get(&layout.table).map_or(&[][..], |look| &look.columns[..]);
+            let fits = |column: &LayoutColumn| !look.iter().any(|(name, kind)| *name == column.name && *kind != column.type_name);
+            let fill = |name: &str| fills.iter().find(|(there, _)| there == name).map_or(Value::Absent, |(_, value)| value.clone());
+            let projection = Projection::of_older(route.mapping.clone(), &layout, fits, |name| Some(fill(name)))?;
+            return Ok((self.to(id, projection), None));
+        }
+        let columns = carry::stated(&layout);
+        let mut news = None;
+        match self.looks.get(&layout.table) {
+            Some(look) if look.fits(&columns) => {}
+            Some(look) => match self.policy {
+                DdlPolicy::Carry => return Ok((Fate::Altered(layout), None)),
+                DdlPolicy::Ignore if carry::is_only_wider(look, &columns) => {
+                    tracing::warn!(table = %layout.table, what = carry::describe(look, &columns), "schema change ignored, as the task says");
                 }
-                Some(())
+                DdlPolicy::Ignore | DdlPolicy::Stop => return Err(carry::stopped(&layout.table, &carry::describe(look, &columns))),
+            },
+            None => {
+                let look = Appearance { columns, ..Appearance::default() };
+                let described = Appearance { columns: carry::described(&route.table, &look), ..Appearance::default() };
+                if !described.fits(&look.columns) && !(self.policy == DdlPolicy::Ignore && carry::is_only_wider(&described, &look.columns))
+                {
+                    return Err(carry::stopped(&layout.table, &carry::describe(&described, &look.columns)));
+                }
+                news = Some(facts::look_entry(&layout.table, &look));
+                self.looks.insert(layout.table.clone(), look);
             }
-        };
-        let projection = Projection::new(route.mapping.clone(), layout)?;
-        self.projections.insert(layout.id, Some(Arc::new(projection)));
-        Ok(news.map(|()| {
-            let entry = facts::shape_entry(&layout.table, &shape);
-            self.shapes.insert(layout.table.clone(), shape);
-            entry
-        }))
+        }
+        Ok((self.to(id, Projection::new(route.mapping.clone(), &layout)?), news))
     }
 
-    /// A schema change that the stream announced in words.
-    pub fn schema(&self, table: &TableName, what: &str) -> Result<()> {
-        match self.routes.iter().any(|route| route.table.name == *table) {
-            true => self.judge(table, what),
-            false => Ok(()),
+    fn to(&mut self, id: LayoutId, projection: Projection) -> Fate {
+        let projection = Arc::new(projection);
+        self.projections.insert(id, Some(projection.clone()));
+        Fate::To(projection)
+    }
+
+    /// The transaction that comes first is over.
+    pub fn first_is_over(&mut self) {
+        if !self.first.is_empty() {
+            self.first.drain(..).for_each(|table| drop(self.behind.remove(&table)));
+            self.projections.clear();
         }
     }
 
-    pub fn projection(&self, layout: LayoutId) -> Result<Option<&Arc<Projection>>> {
-        match self.projections.get(&layout) {
-            Some(projection) => Ok(projection.as_ref()),
-            None => Err(Error::new(&codes::LOG_DAMAGED, format!("the change log uses layout {} before it says what it is", layout.0))
-                .at("change log")),
+    /// A schema change that the stream announced in words: whether rows may have changed outside of the log.
+    pub fn announced(&self, table: &TableName, what: &str) -> Result<bool> {
+        if self.behind.contains_key(table) || !self.routes.iter().any(|route| route.table.name == *table) {
+            return Ok(false);
+        }
+        match self.policy {
+            DdlPolicy::Carry => Ok(true),
+            DdlPolicy::Ignore => {
+                tracing::warn!(%table, what, "schema change ignored, as the task says");
+                Ok(false)
+            }
+            DdlPolicy::Stop => Err(carry::stopped(table, what)),
         }
     }
-
-    fn judge(&self, table: &TableName, what: &str) -> Result<()> {
-        if self.policy == DdlPolicy::Ignore {
-            tracing::warn!(%table, what, "schema change ignored, as the task says");
-            return Ok(());
-        }
-        Err(Error::new(&codes::DDL_STOPPED, format!("the table was altered at the source: {what}"))
-            .at(format!("table {table}"))
-            .remedy("start anew with `run --resync` after the target was altered alike, or set `schema: {changes: ignore}` where columns were only added")
-            .effect("every transaction before the schema change is applied, none after it"))
-    }
-}
-
-fn describe_names(difference: &LayoutDifference) -> String {
-    let list = |word: &str, names: &[String]| (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")));
-    [list("added", &difference.added), list("dropped or renamed", &difference.gone)].into_iter().flatten().collect::<Vec<_>>().join("; ")
-}
-
-fn describe(known: &[(String, String)], now: &[(String, String)]) -> String {
-    let absent = |from: &[(String, String)], name: &str| !from.iter().any(|(there, _)| there == name);
-    let difference = LayoutDifference {
-        added: now.iter().filter(|(name, _)| absent(known, name)).map(|(name, _)| name.clone()).collect(),
-        gone: known.iter().filter(|(name, _)| absent(now, name)).map(|(name, _)| name.clone()).collect(),
-    };
-    let retyped = now.iter().filter(|(name, kind)| known.iter().any(|(there, before)| there == name && before != kind));
-    let retyped: Vec<&str> = retyped.map(|(name, _)| name.as_str()).collect();
-    let mut words: Vec<String> = Some(describe_names(&difference)).filter(|words| !words.is_empty()).into_iter().collect();
-    if !retyped.is_empty() {
-        words.push(format!("another type for {}", retyped.join(", ")));
-    }
-    if words.is_empty() {
-        words.push("its columns were put in another order".to_owned());
-    }
-    words.join("; ")
 }

@@ -177,6 +177,11 @@ impl Running {
         let mut entries: Vec<Entry> = reread::entry(&list).into_iter().collect();
         entries.extend([facts::marker_entry(&marker), facts::done_entry("inexact"), facts::removal("passed")]);
         self.job.target.record(&lease, &entries).await?;
+        self.begin_again().await
+    }
+
+    /// Another attempt, which takes the ledger as it is now.
+    pub(crate) async fn begin_again(&mut self) -> Result<()> {
         let before = self.status().attempt;
         self.again.notify_one();
         self.wait(|status| status.attempt > before).await

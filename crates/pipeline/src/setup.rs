@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::{TryStreamExt, stream};
 use godwit_model::{
-    Capabilities, Create, Description, Error, Event, Existing, Lease, Observer, Present, Result, SchemaItem, Source, Stage, Table,
-    TableMapping, TableName, Target, Task, Writes, codes, failpoint,
+    Alteration, Capabilities, Column, ColumnMapping, Create, DdlPolicy, Description, Error, Event, Existing, Lease, Observer, Present,
+    Result, SchemaItem, Source, Stage, Table, TableMapping, TableName, Target, Task, Writes, codes, failpoint,
 };
 
 use crate::facts::{self, Facts};
@@ -76,9 +76,15 @@ impl Setup<'_> {
         let routes = routes(self.task, description.tables)?;
         self.existing(facts, &routes).await?;
         self.perform(facts, &description.items, Stage::BeforeLoad, 1).await?;
+        self.bring(facts, &routes).await?;
         self.fit(&routes).await?;
         let tables: Vec<Arc<Table>> = routes.iter().map(|route| route.table.clone()).collect();
-        self.record(facts, vec![facts::tables_entry(&tables)]).await?;
+        let mut entries = vec![facts::tables_entry(&tables)];
+        if self.task.from.is_none() {
+            // behind a position of the past the stream begins with how the tables looked then
+            entries.extend(tables.iter().zip(&description.looks).map(|(table, look)| facts::look_entry(&table.name, look)));
+        }
+        self.record(facts, entries).await?;
         Ok(routes)
     }
 
@@ -115,6 +121,24 @@ impl Setup<'_> {
             }
             _ => self.record(facts, vec![done]).await,
         }
+    }
+
+    /// Tables that an earlier attempt or an earlier life of the task made may be older than the source's by now.
+    async fn bring(&self, facts: &Facts, routes: &[Route]) -> Result<()> {
+        let kept = facts.existing()?.unwrap_or_default();
+        let made: Vec<&Route> = routes.iter().filter(|route| !kept.contains(&route.mapping.target)).collect();
+        if self.task.schema.changes != DdlPolicy::Carry || self.task.schema.create == Create::None {
+            return Ok(());
+        }
+        let names: Vec<TableName> = made.iter().map(|route| route.mapping.target.clone()).collect();
+        for present in self.target.present(&names).await? {
+            let Some(route) = made.iter().find(|route| route.mapping.target == present.table.name) else { continue };
+            let before = as_present(&route.mapping, &present.table);
+            if !is_same_set(&before, &route.mapping) {
+                self.target.alter(self.lease, &Alteration { before: &before, after: &route.mapping, fills: &[] }, &[]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Every mapped column must be there, and the key must be one.
@@ -179,6 +203,23 @@ impl Setup<'_> {
         self.observer.event(Event::SchemaStep { id: item.id.clone() });
         Ok(())
     }
+}
+
+/// The mapping as the target's table has it now: every column of its own, by its own name where none is mapped to it.
+fn as_present(mapping: &TableMapping, there: &Table) -> TableMapping {
+    let column = |column: &Column| {
+        let mapped = mapping.columns.iter().find(|mapped| mapped.target == column.name);
+        ColumnMapping {
+            source: mapped.map_or_else(|| column.name.clone(), |mapped| mapped.source.clone()),
+            target: column.name.clone(),
+            type_name: column.type_name.clone(),
+        }
+    };
+    TableMapping { columns: there.columns.iter().filter(|column| !column.generated).map(column).collect(), ..mapping.clone() }
+}
+
+fn is_same_set(one: &TableMapping, other: &TableMapping) -> bool {
+    one.columns.len() == other.columns.len() && one.columns.iter().all(|column| other.columns.contains(column))
 }
 
 pub(crate) fn judge_existing(policy: Existing, present: &[Present]) -> Result<()> {

@@ -393,8 +393,8 @@ pub enum GrantsForm {
 #[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum DdlForm {
-    /// To be carried to the target where it is understood; else the task stops. In this version every schema change of a
-    /// selected table stops the task, as with `stop`.
+    /// Carried to the target at its place: columns that are added, dropped or get another type. What is not understood (a
+    /// rename, a key that changes) stops the task. From and to SQLite files every schema change stops it.
     #[default]
     Carry,
     /// It is not carried; the task stops only if rows no longer fit.

@@ -5,19 +5,27 @@ use std::sync::Mutex;
 use godwit_model::{Event, Observer, Phase};
 use tokio::sync::watch;
 
+type Hook = Box<dyn Fn(&Event) + Send>;
+
 /// Keeps events in the order they came.
 pub struct Recorder {
     events: Mutex<Vec<Event>>,
+    hook: Mutex<Option<Hook>>,
     count: watch::Sender<usize>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Recorder { events: Mutex::default(), count: watch::channel(0).0 }
+        Recorder { events: Mutex::default(), hook: Mutex::default(), count: watch::channel(0).0 }
     }
 }
 
 impl Recorder {
+    /// Calls this with every event to come, in the midst of what it tells of.
+    pub fn on_event(&self, hook: impl Fn(&Event) + Send + 'static) {
+        *self.hook.lock().expect("no hook panics") = Some(Box::new(hook));
+    }
+
     pub fn events(&self) -> Vec<Event> {
         self.lock().clone()
     }
@@ -56,6 +64,9 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn event(&self, event: Event) {
+        if let Some(hook) = &*self.hook.lock().expect("no hook panics") {
+            hook(&event);
+        }
         let count = {
             let mut events = self.lock();
             events.push(event);

@@ -1,5 +1,6 @@
 //! The PostgreSQL engine.
 
+mod alter;
 mod apply;
 mod changes;
 mod check;

@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result, RowBatch,
-    SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace, Writes, codes,
+    Altered, Appearance, Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result,
+    RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, Writes, codes,
 };
 use tokio_postgres::Client;
 
@@ -93,6 +93,20 @@ impl Source for PostgresSource {
         }
         session.give_back();
         Ok(())
+    }
+
+    async fn appearances(&self, tables: &[TableName]) -> Result<Vec<TableAppearance>> {
+        let session = self.sessions.take().await?;
+        let looks = schema::appearances(&session, tables).await?;
+        session.give_back();
+        Ok(looks)
+    }
+
+    async fn altered(&self, before: &Table, look: &Appearance, columns: &[(String, String)]) -> Result<Altered> {
+        let session = self.sessions.take().await?;
+        let altered = schema::altered(&session, before, look, columns).await?;
+        session.give_back();
+        Ok(altered)
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {

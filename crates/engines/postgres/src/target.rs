@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result,
-    RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present,
+    Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
 };
 use tokio_postgres::Client;
 
 use crate::digest::ServerExaminer;
 use crate::sessions::Sessions;
-use crate::{apply, check, connect, error, identity, lease, load, present, quote, schema, writer};
+use crate::{alter, apply, check, connect, error, identity, lease, load, present, quote, schema, writer};
 
 pub(crate) struct PostgresTarget {
     sessions: Arc<Sessions>,
@@ -130,6 +130,18 @@ impl Target for PostgresTarget {
         let verb = if drop { "DROP TABLE IF EXISTS" } else { "TRUNCATE" };
         let statements = if names.is_empty() { Vec::new() } else { vec![format!("{verb} {names}")] };
         self.in_transaction(lease, BEGIN, &statements, std::slice::from_ref(done)).await
+    }
+
+    async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {
+        let session = self.sessions.take().await?;
+        let begin = format!("{BEGIN_SCHEMA}; {}", writer::provenance(&lease.task, ""));
+        session.batch_execute(&begin).await.map_err(error::from_server)?;
+        alter::perform(&session, alteration).await?;
+        lease::write_entries(&session, &lease.task, entries).await?;
+        lease::fence(&session, lease).await?;
+        session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        session.give_back();
+        Ok(())
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {

@@ -16,7 +16,8 @@ pub(crate) fn describe(connection: &Connection, task: &Task) -> Result<Descripti
     let shapes = schema::selected(connection, &task.select)?;
     let tables = shapes.iter().map(|shape| Ok(shape.table(schema::estimated_rows(connection, shape)?))).collect::<Result<Vec<Table>>>()?;
     let mappings = TableMapping::resolve_all(&task.map, &tables)?;
-    let mut description = Description { tables, ..Description::default() };
+    let looks = shapes.iter().map(Shape::look).collect();
+    let mut description = Description { tables, looks, ..Description::default() };
     let all = task.schema.create == Create::All;
     if (all || task.schema.create == Create::Tables) && task.target.engine == task.source.engine {
         refuse_bad_names(&mappings)?;

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use godwit_model::{Column, Error, Key, Result, Selection, Table, TableName, UniqueKey, codes};
+use godwit_model::{Appearance, Column, Error, Key, Result, Selection, Table, TableName, UniqueKey, codes};
 use rusqlite::Connection;
 
 use crate::error::Told;
@@ -94,6 +94,12 @@ impl Shape {
     /// Indices of the columns that travel: all but generated ones.
     pub(crate) fn carried(&self) -> Vec<usize> {
         (0..self.columns.len()).filter(|index| !self.columns[*index].generated).collect()
+    }
+
+    /// The stream itself stops where a table is altered: there is nothing to tell by a stamp.
+    pub(crate) fn look(&self) -> Appearance {
+        let column = |index: usize| (self.columns[index].name.clone(), self.columns[index].type_name.clone());
+        Appearance { columns: self.carried().into_iter().map(column).collect(), in_parts: false, stamp: String::new() }
     }
 
     pub(crate) fn column(&self, name: &str) -> Option<usize> {

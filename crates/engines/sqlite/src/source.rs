@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Established, Examiner, Finding, Look, Marker, Position, Result, RowBatch, SequenceValue,
-    Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace, codes,
+    Altered, Appearance, Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result,
+    RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, codes,
 };
 use rusqlite::Connection;
 
@@ -17,7 +17,7 @@ use crate::digest::SqliteExaminer;
 use crate::error::Told;
 use crate::session::Session;
 use crate::snapshot::{SqliteSnapshot, rows_of};
-use crate::{check, describe, fence};
+use crate::{check, describe, fence, schema};
 
 /// Tries for one of our writes to the user's file; with the wait for the lock about half a minute.
 const TRIES: usize = 60;
@@ -133,6 +133,27 @@ impl Source for SqliteSource {
     async fn mark(&self, marker: &Marker) -> Result<()> {
         let (names, marker) = (self.names.clone(), marker.0.clone());
         self.write(move |connection| capture::mark(connection, &names, &marker)).await
+    }
+
+    async fn appearances(&self, tables: &[TableName]) -> Result<Vec<TableAppearance>> {
+        let tables = tables.to_vec();
+        self.read(move |connection| {
+            let mut looks = Vec::new();
+            for table in tables {
+                if let Some(shape) = schema::find(connection, &table.name)? {
+                    looks.push(TableAppearance { table, look: shape.look() });
+                }
+            }
+            Ok(looks)
+        })
+        .await
+    }
+
+    /// Capture triggers name the columns a table had when they were made.
+    async fn altered(&self, before: &Table, _look: &Appearance, _columns: &[(String, String)]) -> Result<Altered> {
+        Err(Error::new(&codes::DDL_STOPPED, "the table was altered, which a SQLite file's capture does not follow")
+            .at(format!("table {}", before.name))
+            .remedy("alter the target alike, then run with --resync"))
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result,
-    RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, Value, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present,
+    Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, Value, codes,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -152,6 +152,12 @@ impl Target for SqliteTarget {
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
         let (lease, tables, done) = (lease.clone(), tables.to_vec(), done.clone());
         self.write(move |connection| under_lease(connection, &lease, &[done], |connection| empty(connection, &tables, drop))).await
+    }
+
+    async fn alter(&self, _lease: &Lease, alteration: &Alteration<'_>, _entries: &[Entry]) -> Result<()> {
+        Err(Error::new(&codes::DDL_STOPPED, "schema changes are not carried to a SQLite file")
+            .at(format!("table {}", alteration.after.target))
+            .remedy("alter the target alike, then run with --resync"))
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {

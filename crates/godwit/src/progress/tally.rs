@@ -73,6 +73,13 @@ impl Tally {
                 self.changes.consistent = true;
                 Some(Happening::Consistent)
             }
+            Event::Reopened { table } => {
+                self.changes.consistent = false;
+                let text = format!(
+                    "table {table} was altered or rewritten at the source: its rows are compared and read again; until the target is consistent again it is not one state of the source"
+                );
+                Some(Happening::Note { text })
+            }
             Event::Committed { transactions, changes } => {
                 self.changes.transactions += transactions;
                 self.changes.changes += changes;

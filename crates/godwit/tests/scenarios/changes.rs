@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::pair::{Pair, on_every_engine};
 use crate::process::PATIENCE;
 
+const STOP: &str = "schema: {changes: stop}\n";
 const MOST_MEMORY: u64 = 256 << 20;
 const ROWS: i64 = 100_000;
 /// With `GODWIT_TEST_LONG`.
@@ -91,6 +92,7 @@ fn what_a_savepoint_takes_back_stays_away(pair: &Pair) {
 }
 
 fn a_new_column_stops_the_task_and_shifts_nothing(pair: &Pair) {
+    pair.write_task(STOP);
     stops_and_shifts_nothing(pair, &["ALTER TABLE item ADD COLUMN c TEXT", "INSERT INTO item VALUES (3, 'a3', 'b3', 'c3')"]);
 }
 
@@ -110,6 +112,7 @@ fn names_that_swap_stop_the_task_and_shift_nothing(pair: &Pair) {
 fn a_dropped_column_stops_the_task_and_shifts_nothing() {
     // a SQLite file refuses to drop a column that capture triggers name
     let Some(pair) = Pair::postgres() else { return };
+    pair.write_task(STOP);
     let schema_change =
         ["ALTER TABLE item DROP COLUMN a", "ALTER TABLE item ADD COLUMN c TEXT", "INSERT INTO item (id, b, c) VALUES (3, 'b3', 'c3')"];
     stops_and_shifts_nothing(&pair, &schema_change);
@@ -118,6 +121,7 @@ fn a_dropped_column_stops_the_task_and_shifts_nothing() {
 #[test]
 fn what_precedes_a_schema_change_is_applied() {
     let Some(pair) = Pair::postgres() else { return };
+    pair.write_task(STOP);
     pair.source.run(&["CREATE TABLE item (id INTEGER PRIMARY KEY)"]);
     let run = pair.running();
     let rows: Vec<String> = (1..=200).map(|id| format!("INSERT INTO item VALUES ({id})")).collect();

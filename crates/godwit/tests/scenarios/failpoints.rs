@@ -19,12 +19,15 @@ enum Passes {
     Repair,
     Finish,
     Clean,
+    /// A run that carries a schema change.
+    Alter,
 }
 
 fn passes(point: &str) -> Passes {
     match point.split('.').next() {
         Some("finish") => Passes::Finish,
         Some("clean") => Passes::Clean,
+        Some("ddl") => Passes::Alter,
         _ if point == "apply.reread" => Passes::Repair,
         _ => Passes::Run,
     }
@@ -33,6 +36,13 @@ fn passes(point: &str) -> Passes {
 fn points(command: Passes) -> impl Iterator<Item = &'static str> {
     Failpoints::ALL.iter().copied().filter(move |point| passes(point) == command)
 }
+
+const ALTERATIONS: [&str; 4] = [
+    "ALTER TABLE accounts_a ADD COLUMN extra INTEGER DEFAULT 5",
+    "ALTER TABLE accounts_a ADD COLUMN chance DOUBLE PRECISION DEFAULT random()",
+    "ALTER TABLE accounts_a ALTER COLUMN extra TYPE TEXT USING 'n' || extra",
+    "ALTER TABLE accounts_a DROP COLUMN chance, DROP COLUMN extra",
+];
 
 #[test]
 fn sqlite_first_half_of_a_run() {
@@ -65,6 +75,11 @@ fn postgres_repair_finish_and_clean() {
     walk(|| Pair::postgres_on_shared(18, 18), points);
 }
 
+#[test]
+fn postgres_schema_changes() {
+    walk(|| Pair::postgres_on_shared(18, 18), points(Passes::Alter));
+}
+
 fn walk(pair: impl Fn() -> Option<Pair>, points: impl Iterator<Item = &'static str>) {
     for point in points {
         let Some(pair) = pair() else { return };
@@ -82,6 +97,17 @@ fn crash_at(pair: &Pair, point: &str) {
     if passes(point) == Passes::Run {
         assert_fires(pair, &["run"], point);
     }
+    if passes(point) == Passes::Alter {
+        // each in another way: with rows that are filled, with rows that are read again, away again
+        for statement in ALTERATIONS {
+            let mut dying = pair.start_with(&["run"], &[("GODWIT_FAILPOINT", point)]);
+            dying.wait_consistent();
+            pair.source.run(&[statement]);
+            let died = dying.end();
+            assert!(died.aborted() && died.said().contains(&format!("failpoint {point} fired")), "{point}: {statement}: {}", died.said());
+            pair.running().kill();
+        }
+    }
     let run = pair.running();
     if passes(point) != Passes::Repair {
         workload.arm();
@@ -91,7 +117,7 @@ fn crash_at(pair: &Pair, point: &str) {
     workload.end();
     run.kill();
     match passes(point) {
-        Passes::Run => {}
+        Passes::Run | Passes::Alter => {}
         Passes::Repair => {
             pair.target.run(&["DELETE FROM journal WHERE id IN (SELECT MIN(id) FROM journal)"]);
             assert_fires(pair, &["verify", "--repair"], point);

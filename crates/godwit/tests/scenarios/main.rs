@@ -22,4 +22,5 @@ mod input;
 mod kill_loop;
 mod mapping;
 mod rights;
+mod schema_changes;
 mod stops;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use godwit_model::{LogId, Result, Task, Value};
+use godwit_model::{LogId, Result, TableName, Task, Value};
 use godwit_pipeline::{CHUNK_BYTES, Job, Life, Running, Storage, this_process};
 use godwit_store::{ChangeLog, MemoryLog, Spool, SpoolLimits};
 use godwit_testkit::faults::{self, FaultPlan};
@@ -123,7 +123,20 @@ impl World {
     pub fn assert_equal(&self, context: &str) {
         let (here, there) = (self.first.view(), self.second.view());
         for spec in [accounts(), purses(), badges(), events()] {
-            assert_eq!(here.sorted_rows(&spec.name), there.sorted_rows(&spec.name), "{context}: {}", spec.name);
+            let mut columns = here.columns(&spec.name);
+            columns.sort_unstable();
+            let of = |view: &View| {
+                let there = view.columns(&spec.name);
+                assert_eq!(there.len(), columns.len(), "{context}: {} has {there:?} instead of {columns:?}", spec.name);
+                let places: Vec<usize> = columns.iter().map(|name| there.iter().position(|other| other == name).unwrap()).collect();
+                let row = |row: Vec<Value>| format!("{:?}", places.iter().map(|place| &row[*place]).collect::<Vec<_>>());
+                let mut rows: Vec<String> = view.rows(&spec.name).into_iter().map(row).collect();
+                rows.sort_unstable();
+                rows
+            };
+            if here.has_table(&spec.name) || there.has_table(&spec.name) {
+                assert_eq!(of(&here), of(&there), "{context}: {} by {columns:?}", spec.name);
+            }
         }
     }
 }
@@ -134,6 +147,19 @@ pub fn total(view: &View) -> i64 {
         view.rows(&spec.name).iter().map(|row| if let Value::Int(amount) = row[1] { amount } else { panic!("an amount is a number") }).sum()
     };
     sum(&accounts()) + sum(&purses())
+}
+
+/// A new row; columns that came later hold a value of their own or none.
+fn put(tx: &mut Transaction, table: &TableName, mut row: Vec<Value>) -> Result<()> {
+    let spec = tx.spec(table)?;
+    for column in &spec.columns[row.len()..] {
+        row.push(match (column.name.as_str(), column.type_name.as_str()) {
+            ("x0", _) => Value::Null,
+            (_, "text") => text("put"),
+            _ => int(7),
+        });
+    }
+    tx.insert(table, row)
 }
 
 pub fn int(number: i64) -> Value {
@@ -175,6 +201,42 @@ impl Users {
             .unwrap();
     }
 
+    /// A schema change of a table that rows are changed in all the time. Another transaction may be in its way.
+    pub fn alter(&mut self, store: &MemoryStore) {
+        let table = if self.random.bool() { accounts().name } else { purses().name };
+        let known = store.view().columns(&table);
+        let extra: Vec<&String> = known.iter().filter(|name| name.starts_with('x')).collect();
+        self.next += 1;
+        let some = (!extra.is_empty()).then(|| extra[self.random.usize(0..extra.len())].clone());
+        let name = format!("x{}", self.random.u8(0..3));
+        let done = match (self.random.u8(0..6), some) {
+            (0..=2, _) if !known.contains(&name) => {
+                let value = [Value::Null, int(self.next)][self.random.usize(0..2)].clone();
+                store.add_column(&table, &name, "int", &value)
+            }
+            (3, Some(name)) => store.drop_column(&table, &name),
+            (4, Some(name)) => self.compute(store, &table, &name),
+            (5, Some(_)) => store.rewrite(&table),
+            _ => Ok(()),
+        };
+        assert!(done.as_ref().err().is_none_or(godwit_model::Error::is_transient), "{done:?}");
+    }
+
+    /// Another type, and values that no log tells.
+    fn compute(&mut self, store: &MemoryStore, table: &TableName, name: &str) -> Result<()> {
+        let mut spec = store.spec(table);
+        let index = spec.index_of(name).unwrap();
+        let to_text = spec.columns[index].type_name == "int";
+        spec.columns[index].type_name = if to_text { "text" } else { "int" }.to_owned();
+        let mut number = self.next;
+        store.alter_unseen(spec, |row| {
+            number += 1;
+            let mut row = row.clone();
+            row[index] = if to_text { text(&format!("t{number}")) } else { int(number) };
+            row
+        })
+    }
+
     pub fn step(&mut self, store: &MemoryStore) {
         let several = self.random.usize(1..5);
         let roll_back = self.random.u8(0..8) == 0;
@@ -211,7 +273,7 @@ impl Users {
         let there = tx.get(&table, &[int(id)])?;
         self.next += 1;
         match (there, self.random.u8(0..5)) {
-            (None, _) => tx.insert(&table, vec![int(id), int(0), text(&format!("new {}", self.next))]),
+            (None, _) => put(tx, &table, vec![int(id), int(0), text(&format!("new {}", self.next))]),
             (Some(row), 0) => {
                 tx.delete(&table, &[int(id)])?;
                 self.give(tx, &row[1])
@@ -231,7 +293,7 @@ impl Users {
         let name = text(&format!("p{}", self.random.i64(0..KEYS)));
         self.next += 1;
         match (tx.get(&table, std::slice::from_ref(&name))?, self.random.u8(0..4)) {
-            (None, _) => tx.insert(&table, vec![name, int(0), int(self.next)]),
+            (None, _) => put(tx, &table, vec![name, int(0), int(self.next)]),
             (Some(row), 0) => {
                 tx.delete(&table, &[name])?;
                 self.give(tx, &row[1])
@@ -241,7 +303,7 @@ impl Users {
                 let other = text(&format!("p{}", self.random.i64(0..KEYS)));
                 tx.delete(&table, &[name])?;
                 match tx.get(&table, std::slice::from_ref(&other))? {
-                    None => tx.insert(&table, vec![other, row[1].clone(), row[2].clone()]),
+                    None => put(tx, &table, vec![other, row[1].clone(), row[2].clone()]),
                     Some(_) => self.give(tx, &row[1]),
                 }
             }
@@ -289,7 +351,7 @@ impl Users {
         let table = accounts().name;
         let Value::Int(amount) = amount else { panic!("an amount is a number") };
         match tx.get(&table, &[int(99)])? {
-            None => tx.insert(&table, vec![int(99), int(*amount), text("bank")]),
+            None => put(tx, &table, vec![int(99), int(*amount), text("bank")]),
             Some(row) => {
                 let Value::Int(before) = row[1] else { panic!("an amount is a number") };
                 tx.update(&table, &[int(99)], &[("amount", int(before + amount))])

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, Captured, ChangeStream, Chunk, Description, Established, Examiner, Finding, Look, Marker, Position, ReadSpec, Result,
-    RowBatch, RowReader, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, Task, Trace,
+    Altered, Appearance, Capabilities, Captured, ChangeStream, Chunk, Description, Established, Examiner, Finding, Look, Marker, Position,
+    ReadSpec, Result, RowBatch, RowReader, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName,
+    Task, Trace,
 };
 
 use super::plan::{Broken, FaultPlan};
@@ -58,6 +59,14 @@ impl Source for FaultySource {
 
     async fn mark(&self, marker: &Marker) -> Result<()> {
         self.plan.around("source.mark", self.inner.mark(marker)).await
+    }
+
+    async fn appearances(&self, tables: &[TableName]) -> Result<Vec<TableAppearance>> {
+        self.plan.around("source.appearances", self.inner.appearances(tables)).await
+    }
+
+    async fn altered(&self, before: &Table, look: &Appearance, columns: &[(String, String)]) -> Result<Altered> {
+        self.plan.around("source.altered", self.inner.altered(before, look, columns)).await
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Entry, Examiner, Finding, Group, Holder, Lease, LeaseRecord,
-    Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName, Trace,
+    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Entry, Examiner, Finding, Group, Holder, Lease,
+    LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName, Trace,
 };
 
 use super::plan::{Broken, FaultPlan};
@@ -69,6 +69,10 @@ impl Target for FaultyTarget {
 
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
         self.plan.around("target.empty", self.inner.empty(lease, tables, drop, done)).await
+    }
+
+    async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {
+        self.plan.around("target.alter", self.inner.alter(lease, alteration, entries)).await
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {

@@ -10,12 +10,24 @@ use super::spec::TableSpec;
 /// A row's physical place; updates give a row another one.
 pub(super) type Slot = u64;
 
+/// What a schema change did to rows, unseen by the log.
+#[derive(Clone, Debug)]
+pub(super) enum Shift {
+    /// A column was added, with this value in every row.
+    Added(String, Value),
+    Dropped(String),
+    /// Rows were made anew.
+    Computed,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Heap {
     pub spec: Arc<TableSpec>,
     /// Another number after each rewrite; slots mean nothing across it.
     pub file: u64,
     pub rows: BTreeMap<Slot, Arc<Row>>,
+    /// Every schema change so far.
+    pub history: Arc<Vec<Shift>>,
     /// The key, then each unique constraint: encoded values to slot.
     indexes: Vec<HashMap<Vec<u8>, Slot>>,
 }
@@ -23,12 +35,12 @@ pub(super) struct Heap {
 impl Heap {
     pub fn new(spec: TableSpec, file: u64) -> Self {
         let indexes = vec![HashMap::new(); spec.uniques.len() + 1];
-        Heap { spec: Arc::new(spec), file, rows: BTreeMap::new(), indexes }
+        Heap { spec: Arc::new(spec), file, rows: BTreeMap::new(), history: Arc::default(), indexes }
     }
 
     /// The same rows under another definition, given row by row.
     pub fn reshaped(&self, spec: TableSpec, mut row: impl FnMut(&Row) -> Row) -> Result<Self> {
-        let mut next = Heap::new(spec, self.file);
+        let mut next = Heap { history: self.history.clone(), ..Heap::new(spec, self.file) };
         for (slot, old) in &self.rows {
             let new = row(old);
             next.check(&new, None)?;

@@ -22,6 +22,7 @@ mod snapshot;
 mod source;
 mod stream;
 
+mod alter;
 mod applier;
 mod godwit;
 mod target;

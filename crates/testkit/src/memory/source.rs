@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result, RowBatch,
-    SequenceValue, Snapshot, Source, SourceNeeds, Table, TableMapping, TableName, Task, TaskName, Trace, Value, codes,
+    Altered, Appearance, Capabilities, ChangeStream, Column, Description, Error, Established, Examiner, Finding, Key, Look, Marker,
+    Position, Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task,
+    TaskName, Trace, UniqueKey, Value, codes,
 };
 
 use super::examiner::MemoryExaminer;
+use super::heap::{Heap, Shift};
 use super::log::{ReplicationSlot, place, position};
 use super::schema_text;
 use super::snapshot::{MemorySnapshot, columns};
@@ -140,6 +142,7 @@ impl Source for MemorySource {
             let mapping = TableMapping::resolve(&task.map, &table)?;
             description.items.extend(schema_text::items(&heap.spec, &mapping));
             description.tables.push(table);
+            description.looks.push(look(heap));
         }
         Ok(description)
     }
@@ -184,6 +187,35 @@ impl Source for MemorySource {
             }
             Ok(())
         })
+    }
+
+    async fn appearances(&self, tables: &[TableName]) -> Result<Vec<TableAppearance>> {
+        let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
+        let heaps = tables.iter().filter_map(|name| state.tables.get(name));
+        Ok(heaps.map(|heap| TableAppearance { table: heap.spec.name.clone(), look: look(heap) }).collect())
+    }
+
+    async fn altered(&self, before: &Table, seen: &Appearance, columns: &[(String, String)]) -> Result<Altered> {
+        let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
+        let heap = state.heap(&before.name)?;
+        let table = restated(before, columns, &schema_text::describe(heap));
+        let (still, shifts) = shifts(heap, seen).unwrap_or((false, &[]));
+        let named = |shift: &Shift| match shift {
+            Shift::Added(name, _) | Shift::Dropped(name) => Some(name.clone()),
+            Shift::Computed => None,
+        };
+        let names: Vec<String> = shifts.iter().filter_map(named).collect();
+        let once = names.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1);
+        let agrees = look(heap).columns == columns;
+        let added = |name: &String| shifts.iter().any(|shift| matches!(shift, Shift::Added(added, _) if added == name));
+        let distinct = columns.iter().filter(|column| !seen.columns.contains(column)).all(|(name, _)| added(name));
+        let proved = still && agrees && once && names.len() == shifts.len() && names.len() == changed(seen, columns);
+        let fills = shifts.iter().filter_map(|shift| match shift {
+            Shift::Added(name, value) => Some((name.clone(), value.clone())),
+            _ => None,
+        });
+        let fills = if proved { fills.collect() } else { Vec::new() };
+        Ok(Altered { table, fills, proved, distinct, look: look(heap) })
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {
@@ -259,6 +291,41 @@ impl Source for MemorySource {
     fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
         Ok(place(commit)? <= place(look)?)
     }
+}
+
+/// The table's file and how often its definition changed: slots, rows and columns mean the same while both stay.
+fn look(heap: &Heap) -> Appearance {
+    heap.spec.look(format!("{}/{}", heap.file, heap.history.len()))
+}
+
+/// Schema changes since a look, and whether rows kept their slots; None: nothing is known.
+fn shifts<'a>(heap: &'a Heap, seen: &Appearance) -> Option<(bool, &'a [Shift])> {
+    let (file, count) = seen.stamp.split_once('/')?;
+    let since = count.parse::<usize>().ok()?;
+    Some((file == heap.file.to_string(), heap.history.get(since..)?))
+}
+
+/// How many columns came or went.
+fn changed(seen: &Appearance, columns: &[(String, String)]) -> usize {
+    let missing = |from: &[(String, String)], others: &[(String, String)]| from.iter().filter(|column| !others.contains(column)).count();
+    missing(&seen.columns, columns) + missing(columns, &seen.columns)
+}
+
+/// `before` with other columns; what they may hold comes from `now` where it has the same one.
+fn restated(before: &Table, columns: &[(String, String)], now: &Table) -> Table {
+    let column = |(name, type_name): &(String, String)| {
+        let same = |column: &&Column| column.name == *name && column.type_name == *type_name;
+        let known = before.columns.iter().find(same).or_else(|| now.columns.iter().find(same));
+        known.cloned().unwrap_or_else(|| Column { name: name.clone(), type_name: type_name.clone(), nullable: true, generated: false })
+    };
+    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let moved = |indices: &[usize]| -> Option<Vec<usize>> {
+        indices.iter().map(|index| columns.iter().position(|column| column.name == before.columns[*index].name)).collect()
+    };
+    let key = before.key.as_ref().and_then(|key| moved(&key.columns)).map(|columns| Key { columns });
+    let unique = |unique: &UniqueKey| Some(UniqueKey { name: unique.name.clone(), columns: moved(&unique.columns)? });
+    let uniques = before.uniques.iter().filter_map(unique).collect();
+    Table { key, uniques, columns, ..before.clone() }
 }
 
 pub(super) fn capabilities(store: &MemoryStore) -> Capabilities {

@@ -1,6 +1,6 @@
 //! What a table of the memory engine looks like.
 
-use godwit_model::{Column, Key, Layout, LayoutColumn, LayoutId, Table, TableName, UniqueKey};
+use godwit_model::{Appearance, Column, Key, Layout, LayoutColumn, LayoutId, Table, TableName, UniqueKey};
 
 /// A table's definition. Types are `int`, `text`, `bytes` and `float` (checked on write); any other name takes any value.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,18 @@ impl TableSpec {
     /// Adds a column that may be NULL.
     pub fn column(mut self, name: &str, type_name: &str) -> Self {
         self.columns.push(Column { name: name.into(), type_name: type_name.into(), nullable: true, generated: false });
+        self
+    }
+
+    /// Takes a column away that belongs to no key; unique constraints over it go with it.
+    pub fn without(mut self, name: &str) -> Self {
+        let gone = self.index_of(name).expect("a column of the table's own");
+        assert!(!self.key.contains(&gone), "a key keeps its columns");
+        self.columns.remove(gone);
+        self.large.retain(|large| large != name);
+        self.uniques.retain(|unique| !unique.columns.contains(&gone));
+        let moved = |index: &mut usize| *index -= usize::from(*index > gone);
+        self.key.iter_mut().chain(self.uniques.iter_mut().flat_map(|unique| &mut unique.columns)).for_each(moved);
         self
     }
 
@@ -91,6 +103,15 @@ impl TableSpec {
             estimated_bytes: bytes,
             key_is_exact: !self.folds_case,
         }
+    }
+
+    /// Columns as the stream states them.
+    pub(super) fn stated(&self) -> Vec<(String, String)> {
+        self.columns.iter().map(|column| (column.name.clone(), column.type_name.clone())).collect()
+    }
+
+    pub(super) fn look(&self, stamp: String) -> Appearance {
+        Appearance { columns: self.stated(), in_parts: false, stamp }
     }
 
     pub(super) fn layout(&self, id: LayoutId) -> Layout {

@@ -67,6 +67,11 @@ impl View {
         rows
     }
 
+    /// Names of a table's columns; none if there is no such table.
+    pub fn columns(&self, table: &TableName) -> Vec<String> {
+        self.0.tables.get(table).map(|heap| heap.spec.columns.iter().map(|column| column.name.clone()).collect()).unwrap_or_default()
+    }
+
     pub fn has_table(&self, table: &TableName) -> bool {
         self.0.tables.contains_key(table)
     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use godwit_model::{Error, Finding, Marker, Micros, Result, Row, SequenceValue, TableName, TransactionId, codes};
+use godwit_model::{Error, Finding, Marker, Micros, Result, Row, SequenceValue, TableName, TransactionId, Value, codes};
 use tokio::sync::watch;
 
 use super::godwit::Fenced;
-use super::heap::Heap;
+use super::heap::{Heap, Shift};
 use super::log::{Log, Place, What};
 use super::open::{Locks, Open};
 use super::spec::TableSpec;
@@ -167,7 +167,9 @@ impl MemoryStore {
             let mut rows: Vec<Arc<Row>> = core.committed.heap(table)?.rows.values().cloned().collect();
             core.random.shuffle(&mut rows);
             core.next_file += 1;
-            let mut next = Heap::new((*core.committed.heap(table)?.spec).clone(), core.next_file);
+            let before = core.committed.heap(table)?;
+            let mut next = Heap::new((*before.spec).clone(), core.next_file);
+            next.history = before.history.clone();
             rows.into_iter().zip(0..).for_each(|(row, slot)| next.put(slot, row));
             core.publish(false, |state| {
                 state.tables.insert(table.clone(), Arc::new(next));
@@ -181,12 +183,52 @@ impl MemoryStore {
         let table = spec.name.clone();
         self.change(|core| {
             core.untouched(&table)?;
-            let next = Arc::new(core.committed.heap(&table)?.reshaped(spec, row)?);
+            let mut next = core.committed.heap(&table)?.reshaped(spec, row)?;
+            Arc::make_mut(&mut next.history).push(Shift::Computed);
             let id = core.next_transaction();
             core.log.append(id, id, What::Schema { table: table.clone(), what: what.to_owned() });
             core.log.append(id, id, What::Commit { time: now(), origin: None });
             core.publish(false, |state| {
-                state.tables.insert(table.clone(), next);
+                state.tables.insert(table.clone(), Arc::new(next));
+                Ok(())
+            })
+        })
+    }
+
+    /// The table's definition as it is now. Panics if there is no such table.
+    pub fn spec(&self, table: &TableName) -> TableSpec {
+        self.quiet(|core| (*core.committed.heap(table).expect("a table that is there").spec).clone())
+    }
+
+    /// A schema change of which the log says nothing but the layout of the changes that follow.
+    pub fn alter_unseen(&self, spec: TableSpec, row: impl FnMut(&Row) -> Row) -> Result<()> {
+        self.shift(spec, Shift::Computed, row)
+    }
+
+    /// Adds a column with this value in every row, as a server does without writing one; the log does not say so.
+    pub fn add_column(&self, table: &TableName, name: &str, type_name: &str, value: &Value) -> Result<()> {
+        let spec = self.quiet(|core| Ok::<_, Error>((*core.committed.heap(table)?.spec).clone()))?;
+        self.shift(spec.column(name, type_name), Shift::Added(name.to_owned(), value.clone()), |row| [&row[..], &[value.clone()]].concat())
+    }
+
+    /// Drops a column that belongs to no key; the log does not say so.
+    pub fn drop_column(&self, table: &TableName, name: &str) -> Result<()> {
+        let spec = self.quiet(|core| Ok::<_, Error>((*core.committed.heap(table)?.spec).clone()))?;
+        let gone = spec.index_of(name).ok_or_else(|| Error::new(&codes::COLUMN_UNKNOWN, format!("no column `{name}`")))?;
+        let spec = spec.without(name);
+        self.shift(spec, Shift::Dropped(name.to_owned()), |row| {
+            row.iter().enumerate().filter(|(index, _)| *index != gone).map(|(_, value)| value.clone()).collect()
+        })
+    }
+
+    fn shift(&self, spec: TableSpec, shift: Shift, row: impl FnMut(&Row) -> Row) -> Result<()> {
+        let table = spec.name.clone();
+        self.change(|core| {
+            core.untouched(&table)?;
+            let mut next = core.committed.heap(&table)?.reshaped(spec, row)?;
+            Arc::make_mut(&mut next.history).push(shift);
+            core.publish(false, |state| {
+                state.tables.insert(table.clone(), Arc::new(next));
                 Ok(())
             })
         })

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord,
-    LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, TableWrite, Target, TargetNeeds,
-    TaskName, Trace, WriteKind, codes,
+    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease,
+    LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, TableWrite, Target,
+    TargetNeeds, TaskName, Trace, WriteKind, codes,
 };
 
+use super::alter;
 use super::applier::MemoryApplier;
 use super::examiner::MemoryExaminer;
 use super::godwit::{Fenced, Godwit};
@@ -134,6 +135,17 @@ impl Target for MemoryTarget {
             core.publish_by_godwit(|state| {
                 Fenced::entries(lease, std::slice::from_ref(done)).apply(state)?;
                 tables.iter().try_for_each(|table| empty_one(state, table, tables, drop, file))
+            })
+        })
+    }
+
+    async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {
+        self.store.change(|core| {
+            core.connect()?;
+            core.untouched(&alteration.after.target)?;
+            core.publish_by_godwit(|state| {
+                Fenced::entries(lease, entries).apply(state)?;
+                alter::perform(state, alteration)
             })
         })
     }

@@ -25,6 +25,14 @@ impl Transaction {
         self.origin = Some(origin.to_owned());
     }
 
+    /// The table's definition as this transaction sees it.
+    pub fn spec(&mut self, table: &TableName) -> Result<super::TableSpec> {
+        self.work(|core, open| {
+            core.refresh(open)?;
+            Ok((*open.state.heap(table)?.spec).clone())
+        })
+    }
+
     pub fn insert(&mut self, table: &TableName, row: Row) -> Result<()> {
         self.work(|core, open| core.insert(open, table, row))
     }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use godwit_model::{Error, Layout, LayoutColumn, LayoutId, Result, TableName, codes};
-use tokio_postgres::types::Type;
 
 use crate::pgoutput::Relation;
+use crate::schema::type_name;
 
 #[derive(Debug, Default)]
 pub(super) struct Layouts {
@@ -63,12 +63,7 @@ impl Layouts {
     }
 
     fn type_name(&self, oid: u32, modifier: i32) -> String {
-        let name = match (self.types.get(&oid), Type::from_oid(oid)) {
-            (Some(name), _) => name.clone(),
-            (None, Some(built_in)) => built_in.name().to_owned(),
-            (None, None) => oid.to_string(),
-        };
-        if modifier < 0 { name } else { format!("{name}({modifier})") }
+        type_name(oid, modifier, self.types.get(&oid).cloned())
     }
 
     pub(super) fn layout(&self, relation: u32) -> Option<&Layout> {

@@ -30,7 +30,9 @@ impl Functions {
         match self {
             Functions::None if calls.is_empty() => None,
             Functions::None => Some(format!("it calls {}, which is not made without pg_dump", calls.join(", "))),
-            Functions::AllBut(lost) => calls.iter().find(|call| lost.contains(*call)).map(|call| format!("it calls {call}, which is not made")),
+            Functions::AllBut(lost) => {
+                calls.iter().find(|call| lost.contains(*call)).map(|call| format!("it calls {call}, which is not made"))
+            }
         }
     }
 }

@@ -6,13 +6,14 @@ use tokio_postgres::Client;
 use super::catalog::{self, CatalogTable, TableKind};
 use super::ddl::{Functions, Mapped, Outline, create_table};
 use super::dump::Dumped;
-use super::{constraints, dump, entries, indexes, remainder, sequences, types};
+use super::{constraints, dump, entries, indexes, look, remainder, sequences, types};
 
 pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description> {
     let (tables, foreign): (Vec<_>, Vec<_>) =
         catalog::read_selected(client, &task.select).await?.into_iter().partition(|table| table.kind != TableKind::Foreign);
     let mappings = TableMapping::resolve_all(&task.map, tables.iter().map(|table| &table.table))?;
     let mut description = Description { tables: tables.iter().map(|table| table.table.clone()).collect(), ..Description::default() };
+    description.looks = look::of_tables(client, &tables).await?;
     for table in &foreign {
         let object = format!("FOREIGN TABLE {}", table.table.name);
         description.not_carried.push(NotCarried { object, reason: "its rows live on another server".to_owned() });

@@ -313,7 +313,14 @@ fn stage_of_kind(kind: &str) -> Option<Stage> {
         | "DEFAULT ACL"
         | "SECURITY LABEL"
         | "MATERIALIZED VIEW DATA" => Some(Stage::AtFinish),
-        "PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" | "SUBSCRIPTION" | "BLOB" | "BLOBS" | "BLOB METADATA" | "USER MAPPING" => None,
+        "PUBLICATION"
+        | "PUBLICATION TABLE"
+        | "PUBLICATION TABLES IN SCHEMA"
+        | "SUBSCRIPTION"
+        | "BLOB"
+        | "BLOBS"
+        | "BLOB METADATA"
+        | "USER MAPPING" => None,
         "DATABASE" | "DATABASE PROPERTIES" | "ENCODING" | "STDSTRINGS" | "SEARCHPATH" => None,
         // The dump's own order holds for types, functions, tables, sequences, views and whatever comes new.
         _ => Some(Stage::BeforeLoad),
@@ -322,8 +329,7 @@ fn stage_of_kind(kind: &str) -> Option<Stage> {
 
 /// The comment of an extension comes with it, and only its owner may write it; statistics are gathered at finish.
 fn comes_by_itself(entry: &DumpEntry) -> bool {
-    entry.kind == "STATISTICS DATA"
-        || entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public")
+    entry.kind == "STATISTICS DATA" || entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public")
 }
 
 pub(super) fn is_ours(entry: &DumpEntry) -> bool {
@@ -366,7 +372,8 @@ fn by_default_until_finish(item: &mut SchemaItem) -> Option<SchemaItem> {
 
 /// Materialized views that hold rows at the source, each after those it reads.
 async fn refreshes(client: &Client, part: &Part) -> Result<Vec<SchemaItem>> {
-    let sql = "SELECT c.oid::regclass::text, n.nspname || '.' || c.relname, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    let sql =
+        "SELECT c.oid::regclass::text, n.nspname || '.' || c.relname, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname NOT IN ('pg_catalog', 'information_schema')
           AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
         ORDER BY c.oid";

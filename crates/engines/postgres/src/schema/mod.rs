@@ -1,9 +1,10 @@
 //! What the store holds, and the steps that make it elsewhere.
 //!
-//! `catalog` reads tables, `key` chooses what identifies a row. Steps come from `dump` where `pg_dump` is there: `entries`
+//! `look` says how a table looks now, `altered` what a schema change made of it. `catalog` reads tables, `key` chooses what identifies a row. Steps come from `dump` where `pg_dump` is there: `entries`
 //! cuts its text, `depends` knows what leans on what, `part` chooses what holds for this task. Tables that are mapped,
 //! and all of them without `pg_dump`, are made by `ddl` and its neighbours; `remainder` lists what stays behind.
 
+mod altered;
 mod catalog;
 mod constraints;
 mod ddl;
@@ -13,11 +14,14 @@ mod dump;
 mod entries;
 mod indexes;
 mod key;
+mod look;
 mod part;
 mod remainder;
 mod sequences;
 mod types;
 
+pub(crate) use altered::altered;
 pub(crate) use catalog::{CatalogTable, Persistence, TableKind, read_named};
 pub(crate) use describe::describe;
+pub(crate) use look::{of_names as appearances, type_name};
 pub(crate) use sequences::{read_values, sequence_names, set_values};

@@ -124,8 +124,7 @@ impl Part {
             WHERE c.relispartition";
         let leaves: HashMap<(String, String), u32> =
             client.query(sql, &[]).await.map_err(error::from_server)?.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
-        let by_number: HashMap<u32, &DumpEntry> =
-            entries.iter().filter_map(|entry| entry.number.map(|number| (number, entry))).collect();
+        let by_number: HashMap<u32, &DumpEntry> = entries.iter().filter_map(|entry| entry.number.map(|number| (number, entry))).collect();
         let object = |entry: &DumpEntry| match (entry.object, entry.kind.as_str()) {
             ((0, table), "ROW SECURITY") => Some((RELATION, table)),
             ((0, _), "TABLE ATTACH" | "INDEX ATTACH") => {
