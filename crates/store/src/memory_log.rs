@@ -145,12 +145,16 @@ impl ChangeLog for MemoryLog {
     }
 
     async fn sync(&self) -> Result<Durable> {
+        let appended = self.held().last();
+        // as on a disk: others work on meanwhile, and what they append is not covered
+        tokio::task::yield_now().await;
         let durable = {
             let mut held = self.held();
-            let fresh = held.durable.sequence.0 + 1..=held.last();
+            let last = appended.min(held.last());
+            let fresh = held.durable.sequence.0 + 1..=last;
             let position = fresh.rev().find_map(|sequence| held.get(sequence)?.position().cloned());
             held.durable.position = position.or(held.durable.position.take());
-            held.durable.sequence = Sequence(held.last());
+            held.durable.sequence = held.durable.sequence.max(Sequence(last));
             held.durable.clone()
         };
         self.inner.bell.send_replace(());
