@@ -53,6 +53,11 @@ pub(crate) fn authentication(what: &str) -> Error {
     Error::new(&codes::AUTHENTICATION, what).remedy("check user and password of the endpoint, and the server's pg_hba.conf")
 }
 
+/// Whether the server's rules (pg_hba.conf) have no place for this role, database, address and encryption together.
+pub(crate) fn is_not_admitted(error: &Error) -> bool {
+    error.is(&codes::AUTHENTICATION) && error.what().ends_with("(SQLSTATE 28000)")
+}
+
 impl ServerMessage {
     /// The body of an ErrorResponse or NoticeResponse. Fields up to the first that cannot be read: what was read of an
     /// error is better than none of it.

@@ -10,6 +10,6 @@ mod socket;
 mod tls;
 
 pub(crate) use address::Address;
-pub(crate) use session::{Session, major_version, sql, timed_out};
+pub(crate) use session::{Session, major_version, sql, timed_out, without_encryption};
 pub(crate) use settings::settings_for;
 pub(crate) use socket::{Stream, open};

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use godwit_model::{EndpointConfig, Error, Result, codes};
+use godwit_model::{EndpointConfig, Error, Result, TlsMode, codes};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -52,10 +52,31 @@ impl Drop for Session {
 /// A session of the endpoint's user with our settings, named `application` in the server's views.
 pub(crate) async fn sql(endpoint: &EndpointConfig, application: &str) -> Result<Session> {
     let address = Address::parse(endpoint)?;
-    let session = tokio::time::timeout(address.connect_limit, log_in(endpoint, &address, application)).await;
+    let session = tokio::time::timeout(address.connect_limit, log_in_as_preferred(endpoint, &address, application)).await;
     match session {
         Ok(session) => session.map_err(|error| error.at_least_at(|| address.display.clone())),
         Err(_) => Err(timed_out(&address)),
+    }
+}
+
+/// What `prefer` means to libpq: without encryption if with it there is no way in. A wrong password is not tried twice.
+pub(crate) fn without_encryption(endpoint: &EndpointConfig, refused: &Error) -> Option<EndpointConfig> {
+    let is_no_way_in = refused.is(&codes::TLS_FAILED) || error::is_not_admitted(refused);
+    (endpoint.tls.mode == TlsMode::Prefer && is_no_way_in).then(|| {
+        let mut plain = endpoint.clone();
+        plain.tls.mode = TlsMode::Disable;
+        plain
+    })
+}
+
+async fn log_in_as_preferred(endpoint: &EndpointConfig, address: &Address, application: &str) -> Result<Session> {
+    let refused = match log_in(endpoint, address, application).await {
+        Err(refused) => refused,
+        session => return session,
+    };
+    match without_encryption(endpoint, &refused) {
+        Some(plain) => log_in(&plain, address, application).await.map_err(|_| refused),
+        None => Err(refused),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Encryption as the endpoint asks: the five modes mean what they mean to libpq.
 //!
+//! `prefer` goes on without encryption where the server has none, or lets this role in without it only (see `session`).
 //! `prefer` and `require` check no certificate, except that `require` with a CA file checks the chain. The chain is
 //! checked against the CA file or, without one, the system's roots; only `verify-full` also checks the host's name.
 

@@ -31,9 +31,20 @@ pub(crate) type TextRows = Vec<Vec<Option<String>>>;
 impl Replication {
     pub(crate) async fn open(endpoint: &EndpointConfig, application: &str) -> Result<Self> {
         let address = Address::parse(endpoint)?;
-        match tokio::time::timeout(address.connect_limit, Self::log_in(endpoint, &address, application)).await {
+        match tokio::time::timeout(address.connect_limit, Self::log_in_as_preferred(endpoint, &address, application)).await {
             Ok(opened) => opened.map_err(|error| error.at_least_at(|| address.display.clone())),
             Err(_) => Err(connect::timed_out(&address)),
+        }
+    }
+
+    async fn log_in_as_preferred(endpoint: &EndpointConfig, address: &Address, application: &str) -> Result<Self> {
+        let refused = match Self::log_in(endpoint, address, application).await {
+            Err(refused) => refused,
+            opened => return opened,
+        };
+        match connect::without_encryption(endpoint, &refused) {
+            Some(plain) => Self::log_in(&plain, address, application).await.map_err(|_| refused),
+            None => Err(refused),
         }
     }
 

@@ -61,7 +61,8 @@ async fn establish(task: &Task) -> Result<(), &'static Code> {
 
 #[tokio::test]
 async fn every_mode_checks_what_it_says() {
-    let rules = "host postgres postgres 127.0.0.1/32 trust\nhostssl encrypted all 127.0.0.1/32 trust\n";
+    let rules =
+        "host postgres postgres 127.0.0.1/32 trust\nhostssl encrypted all 127.0.0.1/32 trust\nhostnossl plain all 127.0.0.1/32 trust\n";
     let Some(server) = Postgres::start(18, &PostgresOptions::default().with_access_rules(rules)) else { return };
     let certificates = Certificates::make();
     for name in ["server.crt", "server.key"] {
@@ -72,6 +73,7 @@ async fn every_mode_checks_what_it_says() {
     tokio::spawn(connection);
     sql.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
     sql.batch_execute("CREATE DATABASE encrypted TEMPLATE postgres").await.unwrap();
+    sql.batch_execute("CREATE DATABASE plain TEMPLATE postgres").await.unwrap();
 
     let plain = task(&server, "127.0.0.1", TlsMode::Require, None);
     assert_eq!(establish(&plain).await, Err(&codes::TLS_FAILED), "the server has no TLS yet");
@@ -96,6 +98,13 @@ async fn every_mode_checks_what_it_says() {
     ];
     for (host, mode, ca, expected) in cases {
         assert_eq!(establish(&task(&server, host, mode, ca)).await, expected, "{host} {mode:?} {ca:?}");
+    }
+
+    // a server that has encryption and lets this one in without it only
+    for (mode, expected) in [(TlsMode::Prefer, Ok(())), (TlsMode::Require, Err(&codes::AUTHENTICATION)), (TlsMode::Disable, Ok(()))] {
+        let mut unencrypted = task(&server, "127.0.0.1", mode, None);
+        unencrypted.source.database = "plain".to_owned();
+        assert_eq!(establish(&unencrypted).await, expected, "{mode:?}");
     }
 
     server.write_file("root.crt", &std::fs::read(&ca).unwrap());
