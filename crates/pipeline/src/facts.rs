@@ -142,7 +142,7 @@ impl Facts {
 
     /// What was altered before the transaction that follows a checkpoint.
     pub fn ahead(&self, table: &TableName) -> Result<Option<Ahead>> {
-        self.entries.get(&ahead_key(table)).map(|bytes| ahead_from(bytes)).transpose()
+        self.entries.get(&ahead_key(table)).map(ahead_from).transpose()
     }
 
     /// Whether rows of this table may differ in a way the log does not tell: it is compared and read again behind P1.

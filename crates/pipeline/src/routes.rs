@@ -93,8 +93,8 @@ impl Routes {
             None => {
                 let look = Appearance { columns, ..Appearance::default() };
                 let described = Appearance { columns: carry::described(&route.table, &look), ..Appearance::default() };
-                if !described.fits(&look.columns) && !(self.policy == DdlPolicy::Ignore && carry::is_only_wider(&described, &look.columns))
-                {
+                let wider = self.policy == DdlPolicy::Ignore && carry::is_only_wider(&described, &look.columns);
+                if !wider && !described.fits(&look.columns) {
                     return Err(carry::stopped(&layout.table, &carry::describe(&described, &look.columns)));
                 }
                 news = Some(facts::look_entry(&layout.table, &look));

@@ -208,7 +208,9 @@ impl MemoryStore {
     /// Adds a column with this value in every row, as a server does without writing one; the log does not say so.
     pub fn add_column(&self, table: &TableName, name: &str, type_name: &str, value: &Value) -> Result<()> {
         let spec = self.quiet(|core| Ok::<_, Error>((*core.committed.heap(table)?.spec).clone()))?;
-        self.shift(spec.column(name, type_name), Shift::Added(name.to_owned(), value.clone()), |row| [&row[..], &[value.clone()]].concat())
+        self.shift(spec.column(name, type_name), Shift::Added(name.to_owned(), value.clone()), |row| {
+            [&row[..], std::slice::from_ref(value)].concat()
+        })
     }
 
     /// Drops a column that belongs to no key; the log does not say so.
