@@ -161,9 +161,6 @@ impl Source for PostgresSource {
     }
 
     async fn left_to_others(&self) -> Result<Vec<Trace>> {
-        if self.task.writes == Writes::Marker {
-            return Ok(Vec::new());
-        }
         let session = self.sessions.take().await?;
         let left = traces::left_to_others(&session, &self.task.name).await?;
         session.give_back();

@@ -24,6 +24,9 @@ pub(crate) async fn list(session: &Session, task: &TaskName) -> Result<Vec<Trace
 
 pub(crate) async fn left_to_others(session: &Session, task: &TaskName) -> Result<Vec<Trace>> {
     let name = names::of_task(task);
+    if Record::read(session, &name).await?.is_some() {
+        return Ok(Vec::new());
+    }
     let sql = "SELECT FROM pg_publication WHERE pubname = $1";
     let there = session.query_opt(sql, &[&name]).await.map_err(error::from_server)?;
     let what = format!("publication {name}, which an administrator made: DROP PUBLICATION {}", quote::identifier(&name));

@@ -54,7 +54,12 @@ fn changes_follow_from_a_position_that_was_prepared() {
     pair.await_same(ROWS);
     run.kill();
     pair.running().kill();
-    pair.finish();
+    // the slot goes; the publication is its maker's, and is named
+    let finished = pair.godwit(&["finish", "--yes"]).with(0);
+    assert!(finished.stdout.contains(&format!("publication godwit_{name}, which an administrator made")), "{}", finished.said());
+    assert_eq!(pair.source.traces(name), [format!("publication godwit_{name}")]);
+    pair.source.run(&[&format!("DROP PUBLICATION godwit_{name}")]);
+    pair.assert_no_traces();
     pair.assert_same(ROWS);
 }
 
