@@ -19,6 +19,11 @@ impl RowBatch {
         RowBatch { stride, values: Vec::new() }
     }
 
+    /// Makes room for so many more rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.values.reserve_exact(rows * self.stride);
+    }
+
     pub fn stride(&self) -> usize {
         self.stride
     }
@@ -42,7 +47,7 @@ impl RowBatch {
         &self.values[index * self.stride..(index + 1) * self.stride]
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &[Value]> + '_ {
+    pub fn rows(&self) -> impl Iterator<Item = &[Value]> + Clone + '_ {
         self.values.chunks_exact(self.stride.max(1))
     }
 

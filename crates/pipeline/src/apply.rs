@@ -91,29 +91,19 @@ async fn yielding(applier: &mut dyn Applier, ordered: Group, mut reread: Vec<Rer
     Ok(reread)
 }
 
-fn push_all(coalescer: &mut Coalescer, part: &Part) -> Result<()> {
-    for (batch, places) in &part.batches {
-        for (change, place) in batch.changes.iter().zip(places) {
-            if let Some(projection) = place {
-                coalescer.push(projection, batch, change)?;
-            }
-        }
-    }
-    Ok(())
+fn push_all<'a>(coalescer: &mut Coalescer<'a>, part: &'a Part) -> Result<()> {
+    part.changes().try_for_each(|(projection, batch, change)| coalescer.push(projection, batch, change))
 }
 
 /// Every change a write of its own.
 fn in_source_order(part: &Part, convergent: bool) -> Result<Coalesced> {
     let mut all = Coalesced::default();
-    for (batch, places) in &part.batches {
-        for (change, place) in batch.changes.iter().zip(places) {
-            let Some(projection) = place else { continue };
-            let mut single = Coalescer::new(convergent);
-            single.push(projection, batch, change)?;
-            let Coalesced { writes, reread } = single.finish();
-            all.writes.extend(writes);
-            all.reread.extend(reread);
-        }
+    for (projection, batch, change) in part.changes() {
+        let mut single = Coalescer::new(convergent);
+        single.push(projection, batch, change)?;
+        let Coalesced { writes, reread } = single.finish();
+        all.writes.extend(writes);
+        all.reread.extend(reread);
     }
     Ok(all)
 }

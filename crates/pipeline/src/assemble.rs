@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use godwit_model::{ChangeBatch, Entry, Error, Layout, Marker, Micros, Position, Result, Sequence, TableName, codes};
+use godwit_model::{Change, ChangeBatch, Entry, Error, Layout, Marker, Micros, Position, Result, Sequence, TableName, codes};
 use godwit_store::Record;
 
 use crate::project::Projection;
@@ -22,12 +22,34 @@ const NOTHING_WAITS: Micros = Micros(i64::MAX);
 /// Changes of one transaction, each with where it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    /// Batch and, for each of its changes, the projection (None: of a table that is not selected).
-    pub batches: Vec<(ChangeBatch, Vec<Option<Arc<Projection>>>)>,
+    batches: Vec<Routed>,
     changes: u64,
     selected: u64,
     weight: usize,
     markers: Vec<Marker>,
+}
+
+#[derive(Debug)]
+struct Routed {
+    batch: ChangeBatch,
+    /// The first change behind each run of changes with one projection (None: of a table that is not selected).
+    runs: Vec<(usize, Option<Arc<Projection>>)>,
+}
+
+impl Part {
+    /// The changes of selected tables, each with its batch and where it goes.
+    pub fn changes(&self) -> impl Iterator<Item = (&Projection, &ChangeBatch, &Change)> {
+        self.batches.iter().flat_map(Routed::changes)
+    }
+}
+
+impl Routed {
+    fn changes(&self) -> impl Iterator<Item = (&Projection, &ChangeBatch, &Change)> {
+        let first = |run: usize| run.checked_sub(1).map_or(0, |before| self.runs[before].0);
+        let runs = self.runs.iter().enumerate().map(move |(run, (end, projection))| (first(run)..*end, projection));
+        let selected = runs.filter_map(|(range, projection)| projection.as_deref().map(|projection| (range, projection)));
+        selected.flat_map(move |(range, projection)| self.batch.changes[range].iter().map(move |change| (projection, &self.batch, change)))
+    }
 }
 
 /// Where a group ends: the commit record of its last transaction.
@@ -138,20 +160,20 @@ impl Assembler {
         self.end.is_some()
     }
 
-    pub fn push(&mut self, sequence: Sequence, record: &Record) -> Result<()> {
+    pub fn push(&mut self, sequence: Sequence, record: Record) -> Result<()> {
         match record {
             Record::Begin => self.open = Some(Part::default()),
             Record::Changes(batch) => self.changes(batch)?,
-            Record::Marker(marker) => self.part()?.markers.push(marker.clone()),
-            Record::Layout(layout) => self.routes.layout(layout),
-            Record::Schema { table, what } => match self.routes.announced(table, what) {
+            Record::Marker(marker) => self.part()?.markers.push(marker),
+            Record::Layout(layout) => self.routes.layout(&layout),
+            Record::Schema { table, what } => match self.routes.announced(&table, &what) {
                 Ok(true) => {
-                    self.altering.get_or_insert_default().announced.insert(table.clone());
+                    self.altering.get_or_insert_default().announced.insert(table);
                 }
                 Ok(false) => {}
                 Err(error) => self.stopped = Some(error),
             },
-            Record::Commit { position, time, .. } => self.commit(sequence, position, *time)?,
+            Record::Commit { position, time, .. } => self.commit(sequence, position, time)?,
             Record::Abort => {
                 self.open = None;
                 self.altering = None;
@@ -192,12 +214,12 @@ impl Assembler {
 
     /// The checkpoint follows an idle source: whoever goes on without this change log begins there, and finds what was
     /// acknowledged since neither here nor at the source.
-    fn progress(&mut self, sequence: Sequence, position: &Position) {
+    fn progress(&mut self, sequence: Sequence, position: Position) {
         if self.open.is_some() {
             return;
         }
-        let end = self.end.get_or_insert_with(|| End::nothing(sequence, position));
-        end.position = position.clone();
+        let end = self.end.get_or_insert_with(|| End::nothing(sequence, &position));
+        end.position = position;
         end.sequence = sequence;
     }
 
@@ -207,13 +229,15 @@ impl Assembler {
             .ok_or_else(|| Error::new(&codes::LOG_DAMAGED, "the change log holds a change outside of a transaction").at("change log"))
     }
 
-    fn changes(&mut self, batch: &ChangeBatch) -> Result<()> {
+    fn changes(&mut self, batch: ChangeBatch) -> Result<()> {
         if self.stopped.is_some() {
             return Ok(());
         }
-        let mut places = Vec::with_capacity(batch.len());
-        for change in &batch.changes {
-            let (fate, news) = match self.routes.fate(change.layout) {
+        let mut runs = Vec::new();
+        let mut end = 0;
+        for run in batch.changes.chunk_by(|left, right| left.layout == right.layout) {
+            end += run.len();
+            let (fate, news) = match self.routes.fate(run[0].layout) {
                 Ok(fate) => fate,
                 Err(error) if error.is(&codes::LOG_DAMAGED) => return Err(error),
                 Err(error) => {
@@ -222,7 +246,7 @@ impl Assembler {
                 }
             };
             self.entries.extend(news);
-            places.push(match fate {
+            let projection = match fate {
                 Fate::Elsewhere => None,
                 Fate::To(projection) => {
                     let table = &projection.mapping.source;
@@ -237,22 +261,24 @@ impl Assembler {
                     self.altering.get_or_insert_default().layouts.insert(layout.table.clone(), layout);
                     None
                 }
-            });
+            };
+            runs.push((end, projection));
         }
         if self.altering.is_some() {
             // it is read once more when the target is altered
             self.open = Some(Part::default());
             return Ok(());
         }
+        let routed = Routed { batch, runs };
         let part = self.part()?;
-        part.weight += batch.weight();
-        part.changes += batch.len() as u64;
-        part.selected += places.iter().flatten().count() as u64;
-        part.batches.push((batch.clone(), places));
+        part.weight += routed.batch.weight();
+        part.changes += routed.batch.len() as u64;
+        part.selected += routed.changes().count() as u64;
+        part.batches.push(routed);
         Ok(())
     }
 
-    fn commit(&mut self, sequence: Sequence, position: &Position, time: Micros) -> Result<()> {
+    fn commit(&mut self, sequence: Sequence, position: Position, time: Micros) -> Result<()> {
         self.part()?;
         let Some(mut part) = self.open.take() else { return Ok(()) };
         if self.altering.is_some() {
@@ -262,10 +288,10 @@ impl Assembler {
         }
         self.routes.first_is_over();
         let before = self.end.take();
-        let mut end = before.unwrap_or_else(|| End::nothing(sequence, position));
+        let mut end = before.unwrap_or_else(|| End::nothing(sequence, &position));
         self.cut = !part.markers.is_empty() || self.handed_over;
         self.weight += part.weight;
-        end.position = position.clone();
+        end.position = position;
         end.sequence = sequence;
         end.entries.append(&mut self.entries);
         end.markers.append(&mut part.markers);

@@ -8,13 +8,13 @@
 //! In the convergent window (between P0 and P1, when chunks may already hold later rows) nothing is assumed about what is
 //! there: rows are put or removed whole, and a key whose row the log cannot tell in full goes on the re-read list.
 
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use godwit_model::{
     Change, ChangeBatch, ChangeOperation, Error, OldImage, Result, Row, RowBatch, TableMapping, TableWrite, Value, WriteKind,
 };
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::project::Projection;
 
@@ -32,10 +32,10 @@ pub(crate) struct Coalesced {
     pub reread: Vec<Reread>,
 }
 
-/// Collects changes of one group. Tables are told apart by the address of their mapping.
-pub(crate) struct Coalescer {
+/// Collects changes of one group, which it only refers to. Tables are told apart by the address of their mapping.
+pub(crate) struct Coalescer<'a> {
     convergent: bool,
-    section: Section,
+    section: Section<'a>,
     done: Coalesced,
 }
 
@@ -43,9 +43,11 @@ pub(crate) struct Coalescer {
 pub(crate) type KeyBytes = Box<[u8]>;
 
 #[derive(Default)]
-struct Section {
+struct Section<'a> {
     /// In the order in which tables were first met.
-    tables: Vec<(Arc<TableMapping>, Keys)>,
+    tables: Vec<(Arc<TableMapping>, Keys<'a>)>,
+    /// Where each mapping stands in `tables`, by its address.
+    places: HashMap<usize, usize>,
     /// Rows for tables without a key; whatever else happens to such a table closes the section.
     loose: Vec<(Arc<TableMapping>, RowBatch)>,
 }
@@ -53,44 +55,56 @@ struct Section {
 /// The keys of one table in the order in which they were first met: rows that were written side by side at the source
 /// lie side by side at the target, which spares it most of the work on its indexes.
 #[derive(Default)]
-struct Keys {
-    places: HashMap<KeyBytes, usize>,
-    pending: Vec<Pending>,
+struct Keys<'a> {
+    hashing: DefaultHashBuilder,
+    /// Indices into `met`, by the key's hash.
+    places: HashTable<usize>,
+    met: Vec<Met<'a>>,
+}
+
+struct Met<'a> {
+    hash: u64,
+    key: Key<'a>,
+    what: Pending<'a>,
+}
+
+/// A key, as it stands in an image.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    projection: &'a Projection,
+    image: &'a [Value],
+}
+
+/// The mapped columns of a row.
+enum Image<'a> {
+    /// As one change tells it.
+    Told { projection: &'a Projection, image: &'a [Value] },
+    /// Put together of several.
+    Merged(Row),
 }
 
 /// What becomes of one key at the end of the section.
-#[derive(Debug)]
-enum Pending {
+enum Pending<'a> {
     /// The row was not there before the section and is not there after it.
     Nothing,
-    Insert(Row),
+    Insert(Image<'a>),
     /// Known columns of the new image; `Unsent` ones keep their value.
-    Update {
-        key: Row,
-        new: Row,
-    },
-    Delete {
-        key: Row,
-    },
+    Update(Image<'a>),
+    Delete,
     /// There before, gone in between, there again.
-    Replace {
-        key: Row,
-        new: Row,
-    },
+    Replace(Image<'a>),
     /// Convergent: the row in full, whatever was there.
-    Put(Row),
+    Put(Image<'a>),
     /// Convergent: gone, whatever was there.
-    Remove {
-        key: Row,
-    },
+    Remove,
 }
 
-impl Coalescer {
+impl<'a> Coalescer<'a> {
     pub fn new(convergent: bool) -> Self {
         Coalescer { convergent, section: Section::default(), done: Coalesced::default() }
     }
 
-    pub fn push(&mut self, projection: &Projection, batch: &ChangeBatch, change: &Change) -> Result<()> {
+    pub fn push(&mut self, projection: &'a Projection, batch: &'a ChangeBatch, change: &'a Change) -> Result<()> {
         let images = batch.images(change);
         let mapping = &projection.mapping;
         if change.operation == ChangeOperation::Truncate {
@@ -101,20 +115,20 @@ impl Coalescer {
         if !mapping.has_key() {
             return self.push_whole(projection, change, images.old, images.new);
         }
-        let new: Option<Row> = (change.operation != ChangeOperation::Delete).then(|| projection.row(images.new).cloned().collect());
-        let old_key: Option<Row> = images.old.map(|old| projection.key(old).cloned().collect());
-        let new_key: Option<Row> = new.as_ref().map(|row| key_of(mapping, row));
-        let key = old_key.clone().or_else(|| new_key.clone()).ok_or_else(|| Error::internal("a change without any key"))?;
-        check_key(mapping, &key)?;
-        let moved = matches!((&old_key, &new_key), (Some(old), Some(new)) if !same(old, new));
-        if let Some(new_key) = &new_key {
+        let old_key = images.old.map(|image| Key { projection, image });
+        let new_key = (change.operation != ChangeOperation::Delete).then_some(Key { projection, image: images.new });
+        let key = old_key.or(new_key).ok_or_else(|| Error::internal("a change without any key"))?;
+        check_key(mapping, key)?;
+        if let Some(new_key) = new_key {
             check_key(mapping, new_key)?;
         }
-        match (&change.operation, new) {
+        let moved = matches!((old_key, new_key), (Some(old), Some(new)) if !old.same(new));
+        let new = Image::Told { projection, image: images.new };
+        match (&change.operation, new_key) {
             (ChangeOperation::Delete, _) => self.delete(mapping, key),
-            (ChangeOperation::Insert, Some(new)) => self.insert(mapping, key, new),
-            (_, Some(new)) if moved => self.move_key(mapping, key, new),
-            (_, Some(new)) => self.update(mapping, key, new),
+            (ChangeOperation::Insert, Some(_)) => self.insert(mapping, key, new),
+            (_, Some(new_key)) if moved => self.move_key(mapping, key, new_key, new),
+            (_, Some(_)) => self.update(mapping, key, new),
             (_, None) => Err(Error::internal("an insert or update without a new image")),
         }
     }
@@ -124,23 +138,23 @@ impl Coalescer {
         self.done
     }
 
-    fn delete(&mut self, mapping: &Arc<TableMapping>, key: Row) -> Result<()> {
+    fn delete(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>) -> Result<()> {
         if !self.convergent && !mapping.key_is_exact {
-            return self.ordered(mapping, WriteKind::Delete, vec![], key);
+            return self.ordered(mapping, WriteKind::Delete, vec![], key.row());
         }
         let convergent = self.convergent;
-        self.section.table(mapping).follow(key_bytes(&key), |before| match before {
-            _ if convergent => Ok(Pending::Remove { key }),
-            None | Some(Pending::Update { .. } | Pending::Replace { .. }) => Ok(Pending::Delete { key }),
+        self.section.table(mapping).follow(key, |before| match before {
+            _ if convergent => Ok(Pending::Remove),
+            None | Some(Pending::Update(_) | Pending::Replace(_)) => Ok(Pending::Delete),
             Some(Pending::Insert(_)) => Ok(Pending::Nothing),
             Some(other) => Err(impossible(mapping, "delete", &other)),
         })
     }
 
-    fn insert(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
+    fn insert(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>, new: Image<'a>) -> Result<()> {
         if !self.convergent && !mapping.key_is_exact {
-            let columns = known_columns(&new);
-            return self.ordered(mapping, WriteKind::Insert, columns, new.into_iter().filter(Value::is_known).collect());
+            let columns = new.known_columns().collect();
+            return self.ordered(mapping, WriteKind::Insert, columns, new.known_values());
         }
         if self.convergent && !is_complete(&new) {
             // captured before the table had all of its columns
@@ -148,67 +162,62 @@ impl Coalescer {
             return Ok(());
         }
         let convergent = self.convergent;
-        self.section.table(mapping).follow(key_bytes(&key), |before| match before {
+        self.section.table(mapping).follow(key, |before| match before {
             _ if convergent => Ok(Pending::Put(new)),
             None | Some(Pending::Nothing) => Ok(Pending::Insert(new)),
-            Some(Pending::Delete { key }) => Ok(Pending::Replace { key, new }),
+            Some(Pending::Delete) => Ok(Pending::Replace(new)),
             Some(other) => Err(impossible(mapping, "insert", &other)),
         })
     }
 
-    fn update(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
+    fn update(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>, new: Image<'a>) -> Result<()> {
         if self.convergent {
             return self.update_convergent(mapping, key, new);
         }
         if !mapping.key_is_exact {
-            return self.ordered_update(mapping, key, new);
+            return self.ordered_update(mapping, key, &new);
         }
-        self.section.table(mapping).follow(key_bytes(&key), |before| match before {
-            None => Ok(Pending::Update { key, new }),
-            Some(Pending::Insert(base)) => Ok(Pending::Insert(merge(base, new))),
-            Some(Pending::Update { key, new: base }) => Ok(Pending::Update { key, new: merge(base, new) }),
-            Some(Pending::Replace { key, new: base }) => Ok(Pending::Replace { key, new: merge(base, new) }),
+        self.section.table(mapping).follow(key, |before| match before {
+            None => Ok(Pending::Update(new)),
+            Some(Pending::Insert(base)) => Ok(Pending::Insert(base.merge(new))),
+            Some(Pending::Update(base)) => Ok(Pending::Update(base.merge(new))),
+            Some(Pending::Replace(base)) => Ok(Pending::Replace(base.merge(new))),
             Some(other) => Err(impossible(mapping, "update", &other)),
         })
     }
 
-    fn update_convergent(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
+    fn update_convergent(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>, new: Image<'a>) -> Result<()> {
         let pending = self.section.table(mapping);
-        let place = key_bytes(&key);
-        if is_complete(&new) {
-            return pending.follow(place, |_| Ok(Pending::Put(new)));
-        } else if let Some(Pending::Put(base)) = pending.get_mut(&place) {
-            *base = merge(std::mem::take(base), new);
+        if new.is_complete() {
+            return pending.follow(key, |_| Ok(Pending::Put(new)));
+        } else if let Some(what @ Pending::Put(_)) = pending.get_mut(key) {
+            let Pending::Put(base) = std::mem::replace(what, Pending::Nothing) else { return Ok(()) };
+            *what = Pending::Put(base.merge(new));
         } else {
-            self.done.reread.push(Reread { mapping: mapping.clone(), key });
+            self.done.reread.push(Reread { mapping: mapping.clone(), key: key.row() });
         }
         Ok(())
     }
 
-    fn move_key(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
-        let new_key = key_of(mapping, &new);
+    fn move_key(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>, new_key: Key<'a>, new: Image<'a>) -> Result<()> {
         if self.convergent {
             self.delete(mapping, key)?;
-            if is_complete(&new) {
+            if new.is_complete() {
                 return self.insert(mapping, new_key, new);
             }
-            self.done.reread.push(Reread { mapping: mapping.clone(), key: new_key.clone() });
+            self.done.reread.push(Reread { mapping: mapping.clone(), key: new_key.row() });
             return self.delete(mapping, new_key);
         }
         if !mapping.key_is_exact {
-            return self.ordered_update(mapping, key, new);
+            return self.ordered_update(mapping, key, &new);
         }
-        let base = match self.section.table(mapping).get(&key_bytes(&key)) {
-            Some(Pending::Insert(row) | Pending::Replace { new: row, .. } | Pending::Update { new: row, .. }) => Some(row.clone()),
-            _ => None,
+        let full = match self.section.table(mapping).get_mut(key) {
+            Some(Pending::Insert(base) | Pending::Replace(base) | Pending::Update(base)) => base.merge(new),
+            _ => new,
         };
-        let full = match base {
-            Some(base) => merge(base, new),
-            None => new,
-        };
-        if !is_complete(&full) {
+        if !full.is_complete() {
             self.close_section();
-            return self.ordered_update(mapping, key, full);
+            return self.ordered_update(mapping, key, &full);
         }
         self.delete(mapping, key)?;
         self.insert(mapping, new_key, full)
@@ -223,10 +232,9 @@ impl Coalescer {
         Ok(())
     }
 
-    fn ordered_update(&mut self, mapping: &Arc<TableMapping>, key: Row, new: Row) -> Result<()> {
-        let columns = known_columns(&new);
-        let row = key.into_iter().chain(new.into_iter().filter(Value::is_known)).collect();
-        self.ordered(mapping, WriteKind::Update, columns, row)
+    fn ordered_update(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>, new: &Image<'a>) -> Result<()> {
+        let row = key.values().cloned().chain(new.known_values()).collect();
+        self.ordered(mapping, WriteKind::Update, new.known_columns().collect(), row)
     }
 
     fn push_whole(&mut self, projection: &Projection, change: &Change, old: Option<&[Value]>, new: &[Value]) -> Result<()> {
@@ -267,14 +275,14 @@ impl Coalescer {
     }
 }
 
-impl Section {
-    fn table(&mut self, mapping: &Arc<TableMapping>) -> &mut Keys {
-        let found = self.tables.iter().position(|(there, _)| Arc::ptr_eq(there, mapping));
-        let index = found.unwrap_or_else(|| {
-            self.tables.push((mapping.clone(), Keys::default()));
-            self.tables.len() - 1
+impl<'a> Section<'a> {
+    fn table(&mut self, mapping: &Arc<TableMapping>) -> &mut Keys<'a> {
+        let tables = &mut self.tables;
+        let place = *self.places.entry(Arc::as_ptr(mapping) as usize).or_insert_with(|| {
+            tables.push((mapping.clone(), Keys::default()));
+            tables.len() - 1
         });
-        &mut self.tables[index].1
+        &mut self.tables[place].1
     }
 
     fn loose(&mut self, mapping: &Arc<TableMapping>) -> &mut RowBatch {
@@ -290,83 +298,198 @@ impl Section {
     fn write(self, strict: bool, writes: &mut Vec<TableWrite>) {
         let mut shelves = Shelves::default();
         for (mapping, keys) in self.tables {
-            for what in keys.pending {
-                shelves.put(&mapping, what);
+            let rows = keys.met.len();
+            for met in keys.met {
+                shelves.put(&mapping, met, rows);
             }
         }
         for (mapping, rows) in self.loose {
-            let all = (0..mapping.columns.len()).collect();
-            shelves.shelves.push((mapping, WriteKind::Insert, all, rows));
+            let columns = (0..mapping.columns.len()).collect();
+            shelves.shelves.push(Shelf { mapping, kind: WriteKind::Insert, columns, rows });
         }
-        for (mapping, kind, columns, rows) in shelves.in_order() {
+        for Shelf { mapping, kind, columns, rows } in shelves.in_order() {
             writes.push(TableWrite { mapping, kind, columns, rows, strict });
         }
     }
 }
 
-impl Keys {
-    fn get(&self, key: &[u8]) -> Option<&Pending> {
-        self.places.get(key).map(|place| &self.pending[*place])
-    }
-
-    fn get_mut(&mut self, key: &[u8]) -> Option<&mut Pending> {
-        self.places.get(key).map(|place| &mut self.pending[*place])
+impl<'a> Keys<'a> {
+    fn get_mut(&mut self, key: Key<'_>) -> Option<&mut Pending<'a>> {
+        let place = self.find(self.hash(key), key)?;
+        Some(&mut self.met[place].what)
     }
 
     /// What follows from what was pending for this key.
-    fn follow(&mut self, key: KeyBytes, next: impl FnOnce(Option<Pending>) -> Result<Pending>) -> Result<()> {
-        match self.places.entry(key) {
-            Entry::Occupied(place) => {
-                let slot = &mut self.pending[*place.get()];
+    fn follow(&mut self, key: Key<'a>, next: impl FnOnce(Option<Pending<'a>>) -> Result<Pending<'a>>) -> Result<()> {
+        let hash = self.hash(key);
+        match self.find(hash, key) {
+            Some(place) => {
+                let slot = &mut self.met[place].what;
                 *slot = next(Some(std::mem::replace(slot, Pending::Nothing)))?;
             }
-            Entry::Vacant(place) => {
-                self.pending.push(next(None)?);
-                place.insert(self.pending.len() - 1);
+            None => {
+                self.met.push(Met { hash, key, what: next(None)? });
+                let met = &self.met;
+                self.places.insert_unique(hash, met.len() - 1, |place| met[*place].hash);
             }
         }
         Ok(())
     }
+
+    fn find(&self, hash: u64, key: Key<'_>) -> Option<usize> {
+        self.places.find(hash, |place| self.met[*place].hash == hash && self.met[*place].key.same(key)).copied()
+    }
+
+    /// Only keys that are the same must have the same one: kinds of values need not count.
+    fn hash(&self, key: Key<'_>) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        for value in key.values() {
+            match value {
+                Value::Null | Value::Absent | Value::Unsent => hasher.write_u8(0),
+                Value::Int(number) => hasher.write_i64(*number),
+                Value::Float(number) => hasher.write_u64(number.to_bits()),
+                Value::Text(data) | Value::Bytes(data) | Value::Native(data) => {
+                    hasher.write_usize(data.len());
+                    hasher.write(data);
+                }
+            }
+        }
+        hasher.finish()
+    }
 }
 
-type Shelf = (Arc<TableMapping>, WriteKind, Vec<usize>, RowBatch);
+impl<'a> Key<'a> {
+    fn values(self) -> impl Iterator<Item = &'a Value> {
+        self.projection.key(self.image)
+    }
+
+    fn row(self) -> Row {
+        self.values().cloned().collect()
+    }
+
+    fn same(self, other: Key<'_>) -> bool {
+        self.values().zip(other.values()).all(|(left, right)| left.same(right))
+    }
+}
+
+impl Image<'_> {
+    fn width(&self) -> usize {
+        match self {
+            Image::Told { projection, .. } => projection.mapping.columns.len(),
+            Image::Merged(row) => row.len(),
+        }
+    }
+
+    fn value(&self, column: usize) -> &Value {
+        match self {
+            Image::Told { projection, image } => projection.value(image, column),
+            Image::Merged(row) => &row[column],
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        (0..self.width()).all(|column| self.value(column).is_known())
+    }
+
+    fn known_columns(&self) -> impl Iterator<Item = usize> {
+        (0..self.width()).filter(|column| self.value(*column).is_known())
+    }
+
+    fn known_values(&self) -> Row {
+        self.known_columns().map(|column| self.value(column).clone()).collect()
+    }
+
+    /// A later image onto this one: what the later does not know keeps the earlier's value.
+    fn merge<'b>(&self, later: Image<'b>) -> Image<'b> {
+        if later.is_complete() {
+            return later;
+        }
+        let newest = |column| if later.value(column).is_known() { later.value(column) } else { self.value(column) };
+        Image::Merged((0..self.width()).map(|column| newest(column).clone()).collect())
+    }
+}
+
+struct Shelf {
+    mapping: Arc<TableMapping>,
+    kind: WriteKind,
+    columns: Vec<usize>,
+    rows: RowBatch,
+}
 
 /// Rows of the same table, kind and set of columns, side by side.
 #[derive(Default)]
 struct Shelves {
     shelves: Vec<Shelf>,
     places: HashMap<(usize, u8, Vec<usize>), usize>,
+    /// By kind, the shelf that took the last row: most often the next one's too.
+    last: [Option<usize>; KINDS],
+}
+
+/// Of what a section can hold, as numbers.
+const KINDS: usize = 4;
+
+fn number(kind: WriteKind) -> usize {
+    match kind {
+        WriteKind::Delete => 0,
+        WriteKind::Update => 1,
+        WriteKind::Upsert => 2,
+        _ => 3,
+    }
 }
 
 impl Shelves {
-    fn put(&mut self, mapping: &Arc<TableMapping>, what: Pending) {
-        match what {
+    /// `most`: rows that a shelf of this table may come to hold.
+    fn put(&mut self, mapping: &Arc<TableMapping>, met: Met<'_>, most: usize) {
+        let mut row = |kind, key, new| self.row(mapping, kind, key, new, most);
+        match &met.what {
             Pending::Nothing => {}
-            Pending::Insert(new) => self.row(mapping, WriteKind::Insert, known_columns(&new), Vec::new(), new),
-            Pending::Put(new) => self.row(mapping, WriteKind::Upsert, known_columns(&new), Vec::new(), new),
-            Pending::Update { key, new } => self.row(mapping, WriteKind::Update, settable_columns(mapping, &new), key, new),
-            Pending::Delete { key } | Pending::Remove { key } => self.row(mapping, WriteKind::Delete, Vec::new(), key, Vec::new()),
-            Pending::Replace { key, new } => {
-                self.row(mapping, WriteKind::Delete, Vec::new(), key, Vec::new());
-                self.row(mapping, WriteKind::Insert, known_columns(&new), Vec::new(), new);
+            Pending::Insert(new) => row(WriteKind::Insert, None, Some(new)),
+            Pending::Put(new) => row(WriteKind::Upsert, None, Some(new)),
+            Pending::Update(new) => row(WriteKind::Update, Some(met.key), Some(new)),
+            Pending::Delete | Pending::Remove => row(WriteKind::Delete, Some(met.key), None),
+            Pending::Replace(new) => {
+                row(WriteKind::Delete, Some(met.key), None);
+                row(WriteKind::Insert, None, Some(new));
             }
         }
     }
 
-    fn row(&mut self, mapping: &Arc<TableMapping>, kind: WriteKind, columns: Vec<usize>, key: Row, mut new: Row) {
-        let values = columns.iter().map(|index| std::mem::take(&mut new[*index]));
-        let width = key.len() + columns.len();
-        let place = (Arc::as_ptr(mapping) as usize, kind as u8, columns.clone());
-        let row: Row = key.into_iter().chain(values).collect();
-        let index = *self.places.entry(place).or_insert_with(|| {
-            self.shelves.push((mapping.clone(), kind, columns, RowBatch::new(width)));
-            self.shelves.len() - 1
+    fn row(&mut self, mapping: &Arc<TableMapping>, kind: WriteKind, key: Option<Key<'_>>, new: Option<&Image<'_>>, most: usize) {
+        let place = self.shelf(mapping, kind, new, most);
+        let Shelf { columns, rows, .. } = &mut self.shelves[place];
+        let key = key.into_iter().flat_map(Key::values);
+        let new = new.into_iter().flat_map(|new| columns.iter().map(|column| new.value(*column)));
+        rows.push(key.chain(new).cloned());
+    }
+
+    fn shelf(&mut self, mapping: &Arc<TableMapping>, kind: WriteKind, new: Option<&Image<'_>>, most: usize) -> usize {
+        let is_set = |column: &usize| kind != WriteKind::Update || !mapping.key.contains(column);
+        let columns = || new.into_iter().flat_map(Image::known_columns).filter(is_set);
+        let last = self.last[number(kind)].filter(|last| Arc::ptr_eq(&self.shelves[*last].mapping, mapping));
+        if let Some(last) = last.filter(|last| columns().eq(self.shelves[*last].columns.iter().copied())) {
+            return last;
+        }
+        let mut columns: Vec<usize> = columns().collect();
+        if kind == WriteKind::Update && columns.is_empty() {
+            // a table that is all key sets its key to itself, so that the row is still counted
+            columns.clone_from(&mapping.key);
+        }
+        let shelves = &mut self.shelves;
+        let place = *self.places.entry((Arc::as_ptr(mapping) as usize, kind as u8, columns.clone())).or_insert_with(|| {
+            let leading = if matches!(kind, WriteKind::Update | WriteKind::Delete) { mapping.key.len() } else { 0 };
+            let mut rows = RowBatch::new(leading + columns.len());
+            if last.is_none() {
+                rows.reserve(most);
+            }
+            shelves.push(Shelf { mapping: mapping.clone(), kind, columns, rows });
+            shelves.len() - 1
         });
-        self.shelves[index].3.push(row);
+        self.last[number(kind)] = Some(place);
+        place
     }
 
     fn in_order(mut self) -> Vec<Shelf> {
-        self.shelves.sort_by_key(|(_, kind, _, _)| match kind {
+        self.shelves.sort_by_key(|shelf| match shelf.kind {
             WriteKind::Delete => 0,
             WriteKind::Update => 1,
             _ => 2,
@@ -375,43 +498,21 @@ impl Shelves {
     }
 }
 
-fn key_of(mapping: &TableMapping, row: &[Value]) -> Row {
-    mapping.key.iter().map(|index| row[*index].clone()).collect()
-}
-
-fn same(left: &[Value], right: &[Value]) -> bool {
-    left.iter().zip(right).all(|(left, right)| left.same(right))
-}
-
-fn is_complete(row: &[Value]) -> bool {
-    row.iter().all(Value::is_known)
-}
-
-fn known_columns(row: &[Value]) -> Vec<usize> {
-    row.iter().enumerate().filter(|(_, value)| value.is_known()).map(|(index, _)| index).collect()
-}
-
-/// Known columns besides the key's; a table that is all key sets its key to itself, so that the row is still counted.
-fn settable_columns(mapping: &TableMapping, row: &[Value]) -> Vec<usize> {
-    let rest: Vec<usize> = known_columns(row).into_iter().filter(|index| !mapping.key.contains(index)).collect();
-    if rest.is_empty() { mapping.key.clone() } else { rest }
-}
-
 /// A later image onto an earlier one: what the later does not know keeps the earlier's value.
 fn merge(base: Row, later: Row) -> Row {
     base.into_iter().zip(later).map(|(base, later)| if later.is_known() { later } else { base }).collect()
 }
 
-fn check_key(mapping: &TableMapping, key: &[Value]) -> Result<()> {
-    if key.iter().all(|value| value.is_known() && *value != Value::Null) {
+fn check_key(mapping: &TableMapping, key: Key<'_>) -> Result<()> {
+    if key.values().all(|value| value.is_known() && *value != Value::Null) {
         return Ok(());
     }
     Err(Error::internal(format!("the log of table {} holds a change whose key is not known", mapping.source)))
 }
 
-fn impossible(mapping: &TableMapping, operation: &str, pending: &Pending) -> Error {
+fn impossible(mapping: &TableMapping, operation: &str, pending: &Pending<'_>) -> Error {
     let state = match pending {
-        Pending::Nothing | Pending::Delete { .. } => "a row that is gone",
+        Pending::Nothing | Pending::Delete => "a row that is gone",
         _ => "a row that is there",
     };
     Error::new(&godwit_model::codes::CONFLICT, format!("the source's log holds an {operation} that cannot follow {state}"))

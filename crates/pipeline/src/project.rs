@@ -41,6 +41,11 @@ impl Projection {
         Ok(Projection { places: places.collect::<Result<_>>()?, mapping })
     }
 
+    /// One of the mapping's columns of an image.
+    pub fn value<'a>(&self, image: &'a [Value], column: usize) -> &'a Value {
+        &image[self.places[column]]
+    }
+
     /// The mapped columns of an image, in the mapping's order.
     pub fn row<'a>(&'a self, image: &'a [Value]) -> impl Iterator<Item = &'a Value> + 'a {
         self.places.iter().map(|place| place.of(image))

@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A share of the memory limit for one group: the one gathered, the one queued, the one being written, each with its
 /// coalesced copy, stay below half of it.
 const GROUP_SHARE: u64 = 16;
-const LARGEST_GROUP: u64 = 16 << 20;
+const LARGEST_GROUP: u64 = 8 << 20;
 /// How often in a row keys of the re-read list may find their place taken. Each time P1 moves behind what was read, so
 /// that a row of the source's gives its place up; one that is not the source's never does.
 const MOST_TAKEN: u32 = 20;
@@ -216,7 +216,7 @@ impl Gather {
             };
             if let Some((sequence, record)) = next {
                 self.stand_still_before(&record).await?;
-                self.assembler.push(sequence, &record as &Record)?;
+                self.assembler.push(sequence, record)?;
             } else {
                 self.hand_over().await?;
             }
@@ -325,6 +325,10 @@ impl Writer<'_> {
     /// Writes one group; says how the pass is over, if it is.
     async fn write(&mut self, mut prepared: Prepared, facts: &mut Facts) -> Result<Option<Outcome>> {
         let started = Instant::now();
+        if prepared.end.is_none() && !self.inside && self.unflushed {
+            // how long the source takes to end this transaction nobody knows
+            self.make_durable().await?;
+        }
         apply::write(self.applier.as_mut(), &mut prepared).await?;
         self.reread.add(std::mem::take(&mut prepared.reread));
         self.inside = prepared.end.is_none();
