@@ -5,6 +5,8 @@
 //! Nothing here interprets that text; quoting it so that the server reads the very same bytes again is all there is.
 //! NULL and the empty string stay two things in every form.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use godwit_model::{Error, Result, Value, codes};
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
@@ -32,13 +34,13 @@ impl ToSql for TextParameter {
 }
 
 /// The text of a value; None is NULL. `Absent` and `Unsent` have none: whoever builds a write leaves them out.
-pub(crate) fn text_of(value: &Value) -> Result<Option<Bytes>> {
+pub(crate) fn text_of(value: &Value) -> Result<Option<Cow<'_, [u8]>>> {
     match value {
         Value::Null => Ok(None),
-        Value::Native(text) | Value::Text(text) => Ok(Some(text.clone())),
-        Value::Int(number) => Ok(Some(Bytes::from(number.to_string()))),
-        Value::Float(number) => Ok(Some(Bytes::from(float_text(*number)))),
-        Value::Bytes(bytes) => Ok(Some(Bytes::from(hex(bytes)))),
+        Value::Native(text) | Value::Text(text) => Ok(Some(Cow::Borrowed(text))),
+        Value::Int(number) => Ok(Some(Cow::Owned(number.to_string().into_bytes()))),
+        Value::Float(number) => Ok(Some(Cow::Owned(float_text(*number).into_bytes()))),
+        Value::Bytes(bytes) => Ok(Some(Cow::Owned(hex(bytes).into_bytes()))),
         Value::Absent | Value::Unsent => Err(Error::internal("a value that the source did not send was about to be written")),
     }
 }
@@ -64,8 +66,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// An array literal (`{"a",NULL,""}`) of these values, as the type's input function reads it.
-pub(crate) fn array_literal<'a>(values: impl Iterator<Item = &'a Value>) -> Result<BytesMut> {
-    let mut out = BytesMut::new();
+pub(crate) fn array_literal<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> Result<BytesMut> {
+    // the values' bytes, quotes and commas; growing would copy them again and again
+    let size = values.clone().map(|value| value.weight() - std::mem::size_of::<Value>() + 4).sum::<usize>();
+    let mut out = BytesMut::with_capacity(size + 2);
     out.put_u8(b'{');
     for (index, value) in values.enumerate() {
         if index > 0 {
@@ -111,15 +115,19 @@ pub(crate) fn push_copy_line(out: &mut BytesMut, row: &[Value]) -> Result<()> {
 }
 
 fn push_copy_escaped(out: &mut BytesMut, text: &[u8]) {
-    for byte in text {
-        match byte {
-            b'\\' => out.put_slice(b"\\\\"),
-            b'\n' => out.put_slice(b"\\n"),
-            b'\r' => out.put_slice(b"\\r"),
-            b'\t' => out.put_slice(b"\\t"),
-            other => out.put_u8(*other),
-        }
+    let mut rest = text;
+    while let Some(place) = rest.iter().position(|byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')) {
+        out.put_slice(&rest[..place]);
+        out.put_u8(b'\\');
+        out.put_u8(match rest[place] {
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            other => other,
+        });
+        rest = &rest[place + 1..];
     }
+    out.put_slice(rest);
 }
 
 /// Reads one line of text COPY, without its line end.

@@ -1,7 +1,7 @@
 //! The one applier of a task: a session, an open transaction, a savepoint per group.
 //!
-//! Everything of a group is sent before the first answer is awaited, and every answer is read before the group is
-//! judged. Commits are asynchronous; `durable` writes one tiny synchronous transaction behind them, whose flush covers
+//! Everything of a group is sent before the first answer is awaited, but for COPY, which needs a word of the server before
+//! it begins; every answer is read before the group is judged. Commits are asynchronous; `durable` writes one tiny synchronous transaction behind them, whose flush covers
 //! them all.
 
 use std::collections::HashMap;
@@ -9,8 +9,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::{MaybeDone, maybe_done};
-use futures_util::poll;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
+use futures_util::{FutureExt as _, SinkExt as _, TryFutureExt as _, poll};
 use godwit_model::{
     Applied, Applier, Checkpoint, Entry, Error, Group, Lease, Mismatch, Result, TableMapping, TableName, TableWrite, WriteKind, codes,
     failpoint,
@@ -18,14 +19,19 @@ use godwit_model::{
 use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::piece::{Piece, cut};
-use super::statement::{TargetTable, build, row_columns};
+use super::piece::{cut, lines, nothing};
+use super::statement::{self, TargetTable, build, row_columns};
 use super::table;
 use crate::connect::Session;
 use crate::{error, lease, writer};
 
 /// Statements kept prepared; column sets of partial updates can be many, and each costs memory on the server.
 const MOST_STATEMENTS: usize = 1000;
+
+/// Rows from which on an insert is worth the wait for the server's word that COPY needs.
+const LEAST_COPIED: usize = 256;
+/// In the place of a kind.
+const COPY: u8 = u8::MAX;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct StatementKey {
@@ -82,15 +88,25 @@ impl PostgresApplier {
         Ok(())
     }
 
-    async fn prepared(&mut self, write: &TableWrite) -> Result<Statement> {
-        let key = StatementKey { table: write.mapping.target.clone(), kind: write.kind as u8, columns: write.columns.clone() };
+    async fn way(&mut self, write: &TableWrite) -> Result<Way> {
+        self.know(&write.mapping).await?;
+        let target = &self.tables.get(&write.mapping.target).expect("the table is known by now").target;
+        let by_copy = write.kind == WriteKind::Insert && target.takes_copy && write.rows.len() >= LEAST_COPIED;
+        let statement = self.prepared(write, false).await?;
+        let copy = if by_copy { Some(self.prepared(write, true).await?) } else { None };
+        Ok(Way { statement, copy })
+    }
+
+    async fn prepared(&mut self, write: &TableWrite, copy: bool) -> Result<Statement> {
+        let kind = if copy { COPY } else { write.kind as u8 };
+        let key = StatementKey { table: write.mapping.target.clone(), kind, columns: write.columns.clone() };
         if let Some(statement) = self.statements.get(&key) {
             return Ok(statement.clone());
         }
-        self.know(&write.mapping).await?;
         let target = &self.tables.get(&write.mapping.target).expect("the table is known by now").target;
-        let sql = build(target, write.kind, &write.columns);
-        let width = if write.kind == WriteKind::Truncate { 0 } else { row_columns(write.kind, &target.key, &write.columns).len() };
+        let sql = if copy { statement::copy(target, &write.columns) } else { build(target, write.kind, &write.columns) };
+        let is_bare = copy || write.kind == WriteKind::Truncate;
+        let width = if is_bare { 0 } else { row_columns(write.kind, &target.key, &write.columns).len() };
         let statement = self.session.prepare_typed(&sql, &vec![Type::TEXT; width]).await.map_err(error::from_server)?;
         if self.statements.len() >= MOST_STATEMENTS {
             self.statements.clear();
@@ -113,36 +129,37 @@ impl PostgresApplier {
         self.session.batch_execute("ROLLBACK TO SAVEPOINT godwit_group").await.map_err(error::from_server)
     }
 
-    /// Sends all pieces, then reads all answers. The rows each write touched, or the first refusal.
-    async fn run(&self, opening: &str, pieces: &[Piece], statements: &[Statement]) -> Result<Vec<u64>, Refusal> {
-        let mut opened = pin!(maybe_done(self.session.batch_execute(opening)));
-        // The first poll puts a message on its way.
-        let _ = poll!(&mut opened);
-        let mut sent = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            let parameters: Vec<&(dyn ToSql + Sync)> = piece.parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
-            let statement = &statements[piece.write];
-            let mut answer = Box::pin(maybe_done(async move { self.session.execute(statement, &parameters).await }));
-            let _ = poll!(&mut answer);
-            sent.push(answer);
+    /// Sends all writes and reads all answers. The rows each write touched, or the first refusal.
+    async fn run(&self, opening: &str, group: &Group, ways: &[Way]) -> Result<Vec<u64>, Trouble> {
+        let mut flight = Flight { touched: vec![0; ways.len()], sent: Vec::new() };
+        flight.send(None, self.session.batch_execute(opening).map_ok(|()| 0)).await;
+        for (index, (write, way)) in group.writes.iter().zip(ways).enumerate() {
+            let Some(copy) = &way.copy else {
+                for parameters in cut(write) {
+                    flight.send(Some(index), self.session.execute_raw(&way.statement, parameters?)).await;
+                }
+                continue;
+            };
+            // What the server has against this insert it says here, and nothing before it has failed: a COPY that does
+            // not even begin is answered twice, and the session's answers would no longer be those to its questions.
+            flight.send(Some(index), self.session.execute_raw(&way.statement, nothing(write))).await;
+            flight.land().await?;
+            flight.touched[index] += self.copy(index, copy, write).await?;
         }
-        let mut settled = pin!(maybe_done(self.session.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")));
-        let _ = poll!(&mut settled);
-        let opened = answer_of(opened).await;
-        let mut touched = vec![0; statements.len()];
-        let mut refusal = None;
-        for (piece, answer) in pieces.iter().zip(&mut sent) {
-            match answer_of(answer.as_mut()).await {
-                Ok(rows) => touched[piece.write] += rows,
-                Err(problem) => refusal = refusal.or(Some(Refusal { write: Some(piece.write), problem })),
-            }
+        let last = ways.len().checked_sub(1);
+        flight.send(last, self.session.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").map_ok(|()| 0)).await;
+        flight.land().await?;
+        Ok(flight.touched)
+    }
+
+    async fn copy(&self, index: usize, statement: &Statement, write: &TableWrite) -> Result<u64, Trouble> {
+        let begun = self.session.copy_in::<_, Bytes>(statement).await;
+        let mut sink = Box::pin(begun.map_err(|problem| Trouble::Failed(lost_count(problem)))?);
+        let refused = |problem| Trouble::Refused(Refusal { write: Some(index), problem });
+        for block in lines(write) {
+            sink.send(block?).await.map_err(refused)?;
         }
-        let settled = answer_of(settled).await;
-        opened.map_err(|problem| Refusal { write: None, problem })?;
-        match refusal {
-            Some(refusal) => Err(refusal),
-            None => settled.map(|()| touched).map_err(|problem| Refusal { write: statements.len().checked_sub(1), problem }),
-        }
+        sink.as_mut().finish().await.map_err(refused)
     }
 
     async fn refused(&mut self, group: &Group, refusal: Refusal) -> Result<Applied> {
@@ -177,10 +194,66 @@ impl PostgresApplier {
     }
 }
 
+/// How a write is made.
+struct Way {
+    statement: Statement,
+    copy: Option<Statement>,
+}
+
 /// The first write that failed; None: the transaction did not even open.
 struct Refusal {
     write: Option<usize>,
     problem: tokio_postgres::Error,
+}
+
+enum Trouble {
+    Refused(Refusal),
+    /// Not the server's answer to a write: the session is of no further use.
+    Failed(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Failed(error)
+    }
+}
+
+/// A session that may have one answer too many is left, whatever the server said.
+fn lost_count(problem: tokio_postgres::Error) -> Error {
+    let state = problem.code().map_or_else(String::new, |state| format!(" (SQLSTATE {})", state.code()));
+    Error::new(&codes::CONNECTION_LOST, format!("the target did not let a COPY begin{state}")).caused_by(problem)
+}
+
+type Answer<'a> = MaybeDone<BoxFuture<'a, Result<u64, tokio_postgres::Error>>>;
+
+/// Statements on their way, in their order.
+struct Flight<'a> {
+    /// Rows touched, by write.
+    touched: Vec<u64>,
+    /// Whose statement it is; None: the one that opens the transaction.
+    sent: Vec<(Option<usize>, Answer<'a>)>,
+}
+
+impl<'a> Flight<'a> {
+    async fn send(&mut self, write: Option<usize>, statement: impl Future<Output = Result<u64, tokio_postgres::Error>> + Send + 'a) {
+        let mut answer = maybe_done(statement.boxed());
+        // The first poll puts a message on its way.
+        let _ = poll!(&mut answer);
+        self.sent.push((write, answer));
+    }
+
+    /// Reads all answers; the first refusal counts, since the others follow from it.
+    async fn land(&mut self) -> Result<(), Trouble> {
+        let mut refusal = None;
+        for (write, mut answer) in self.sent.drain(..) {
+            match (answer_of(Pin::new(&mut answer)).await, write) {
+                (Ok(rows), Some(write)) => self.touched[write] += rows,
+                (Ok(_), None) => {}
+                (Err(problem), write) => refusal = refusal.or(Some(Refusal { write, problem })),
+            }
+        }
+        refusal.map_or(Ok(()), |refusal| Err(Trouble::Refused(refusal)))
+    }
 }
 
 async fn answer_of<F: Future>(mut answer: Pin<&mut MaybeDone<F>>) -> F::Output {
@@ -200,16 +273,15 @@ fn unexpected(group: &Group, touched: &[u64]) -> Option<Mismatch> {
 #[async_trait]
 impl Applier for PostgresApplier {
     async fn apply(&mut self, group: &Group) -> Result<Applied> {
-        let mut statements = Vec::with_capacity(group.writes.len());
-        let mut pieces = Vec::new();
-        for (index, write) in group.writes.iter().enumerate() {
-            statements.push(self.prepared(write).await?);
-            pieces.extend(cut(index, write)?);
+        let mut ways = Vec::with_capacity(group.writes.len());
+        for write in &group.writes {
+            ways.push(self.way(write).await?);
         }
         let opening = self.opening(&group.origin);
-        let touched = match self.run(&opening, &pieces, &statements).await {
+        let touched = match self.run(&opening, group, &ways).await {
             Ok(touched) => touched,
-            Err(refusal) => return self.refused(group, refusal).await,
+            Err(Trouble::Refused(refusal)) => return self.refused(group, refusal).await,
+            Err(Trouble::Failed(error)) => return Err(error),
         };
         self.open = true;
         let Some(mismatch) = unexpected(group, &touched) else { return Ok(Applied::AsExpected) };

@@ -33,6 +33,8 @@ pub(crate) struct TargetTable {
     pub(crate) key: Vec<usize>,
     /// Whether equal keys have equal bytes (false: citext, numeric).
     pub(crate) key_is_exact: bool,
+    /// Whether COPY may write here: not into views, nor where policies choose rows.
+    pub(crate) takes_copy: bool,
 }
 
 impl TargetTable {
@@ -156,15 +158,21 @@ fn parameter(column: &TargetColumn, place: usize) -> String {
     }
 }
 
-/// `unnest(...) AS d(v0, v1 ...)`: the rows of a write as a table.
+/// `(SELECT unnest(...) AS v0, unnest(...) AS v1 ...) AS d`: the rows of a write as a table. Set-returning functions in a
+/// list of columns step side by side and hand row by row on; in FROM each would first be written out as a whole.
 pub(crate) fn unnest(table: &TargetTable, row: &[usize]) -> String {
     let arrays = row.iter().enumerate().map(|(place, index)| {
         let column = table.column(*index);
         let element = if column.in_arrays { &column.base_type } else { "text" };
-        format!("(${}::text)::{element}[]", place + 1)
+        format!("unnest((${}::text)::{element}[]) AS v{place}", place + 1)
     });
-    let names = (0..row.len()).map(|place| format!("v{place}"));
-    format!("ROWS FROM (unnest({})) AS d({})", arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "))
+    format!("(SELECT {}) AS d", arrays.collect::<Vec<_>>().join(", "))
+}
+
+/// COPY takes the rows of an insert as lines of text: the server's own way for many rows. It means the same as the
+/// insert: no rule fires, identity columns take what they are given, lengths and scales are checked.
+pub(crate) fn copy(table: &TargetTable, columns: &[usize]) -> String {
+    format!("COPY {} ({}) FROM STDIN", quote::table(&table.name), table.list(columns))
 }
 
 fn value(table: &TargetTable, index: usize, place: usize) -> String {
@@ -195,14 +203,22 @@ mod tests {
 
     fn table() -> TargetTable {
         let columns = vec![column("id", "integer", true), column("Tags", "text[]", false)];
-        TargetTable { name: TableName::new("public", "t"), only: true, referenced: false, columns, key: vec![0], key_is_exact: true }
+        TargetTable {
+            name: TableName::new("public", "t"),
+            only: true,
+            referenced: false,
+            columns,
+            key: vec![0],
+            key_is_exact: true,
+            takes_copy: true,
+        }
     }
 
     #[test]
     fn an_array_column_travels_as_text() {
         assert_eq!(
             build(&table(), WriteKind::Insert, &[0, 1]),
-            r#"INSERT INTO "public"."t" ("id", "Tags") OVERRIDING SYSTEM VALUE SELECT d.v0, d.v1::text[] FROM ROWS FROM (unnest(($1::text)::integer[], ($2::text)::text[])) AS d(v0, v1)"#
+            r#"INSERT INTO "public"."t" ("id", "Tags") OVERRIDING SYSTEM VALUE SELECT d.v0, d.v1::text[] FROM (SELECT unnest(($1::text)::integer[]) AS v0, unnest(($2::text)::text[]) AS v1) AS d"#
         );
     }
 
@@ -210,7 +226,7 @@ mod tests {
     fn an_update_finds_by_key_and_may_move_it() {
         assert_eq!(
             build(&table(), WriteKind::Update, &[0]),
-            r#"UPDATE ONLY "public"."t" AS t SET "id" = d.v1 FROM ROWS FROM (unnest(($1::text)::integer[], ($2::text)::integer[])) AS d(v0, v1) WHERE t."id" OPERATOR(pg_catalog.=) d.v0"#
+            r#"UPDATE ONLY "public"."t" AS t SET "id" = d.v1 FROM (SELECT unnest(($1::text)::integer[]) AS v0, unnest(($2::text)::integer[]) AS v1) AS d WHERE t."id" OPERATOR(pg_catalog.=) d.v0"#
         );
     }
 

@@ -23,7 +23,8 @@ SELECT a.attname::text, format_type(a.atttypid, -1),
         WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid AND k.number = a.attnum
         ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1),
        c.relkind <> 'p',
-       EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid)
+       EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
+       c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid)
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
 
@@ -42,6 +43,7 @@ pub(crate) async fn read(client: &Client, mapping: &TableMapping) -> Result<Targ
         columns,
         key: mapping.key.clone(),
         key_is_exact: mapping.key_is_exact,
+        takes_copy: first.get(6),
     })
 }
 

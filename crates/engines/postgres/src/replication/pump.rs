@@ -37,9 +37,9 @@ const MOST_QUESTIONS: u32 = 10;
 /// Questions further apart than this are not of that kind.
 const WITHOUT_A_PAUSE: Duration = Duration::from_secs(1);
 /// What a busy stream gathers for before it is read again: far below what anyone sees as lag.
-const GATHERING: Duration = Duration::from_millis(1);
+const GATHERING: Duration = Duration::from_millis(2);
 /// A read of this size has gathered enough: a large transaction is read as fast as it comes.
-const SMALL_READ: usize = 16 << 10;
+const SMALL_READ: usize = 32 << 10;
 const PACE_WINDOW: Duration = Duration::from_millis(10);
 /// Messages in one window from which on a stream is busy; a transaction is at least three.
 const BUSY_MESSAGES: f64 = 60.0;

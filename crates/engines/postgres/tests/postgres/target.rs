@@ -101,6 +101,79 @@ async fn anything_unexpected_is_rolled_back_to_its_group() {
     assert_eq!(pair.ask_target("SELECT string_agg(id::text, ',') FROM t").await.as_deref(), Some("1"));
 }
 
+/// As many rows as go by COPY, and pieces of several statements.
+const MANY: usize = 9_000;
+
+#[tokio::test]
+async fn many_rows_are_the_same_rows() {
+    let sql = "CREATE TABLE t (id int PRIMARY KEY, name text, tags text[], n int GENERATED ALWAYS AS IDENTITY, twice int GENERATED ALWAYS AS (id * 2) STORED)";
+    let Some((pair, lease, mappings)) = made(18, sql).await else { return };
+    let t = &mappings[0];
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let names = ["", "tab\tline\nreturn\rback\\slash", "\\.", "\\N", "NULL", "q\"'{},ü"].map(native);
+    let name = |place: usize| names.get(place % 7).cloned().unwrap_or(Value::Null);
+    let row = |id: usize| vec![native(&id.to_string()), name(id), native("{a,\"b\\\\\",NULL}"), native(&(7 * id).to_string())];
+    let rows: Vec<_> = (1..=MANY).map(row).collect();
+    let first = write(t, WriteKind::Insert, &[0, 1, 2, 3], &[row(0)]);
+    let applied = applier.apply(&group(vec![first, write(t, WriteKind::Insert, &[0, 1, 2, 3], &rows)])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    let updates: Vec<_> = (1..=MANY).map(|id| vec![native(&id.to_string()), name(id + 1)]).collect();
+    let deletes: Vec<_> = (1..=MANY / 2).map(|id| vec![native(&id.to_string())]).collect();
+    let both = vec![write(t, WriteKind::Delete, &[], &deletes), write(t, WriteKind::Update, &[1], &updates[MANY / 2..])];
+    let applied = applier.apply(&group(both)).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    let wrong = "SELECT count(*) || ' rows, ' || count(*) FILTER (WHERE n <> id * 7 OR twice <> id * 2 OR tags <> '{a,\"b\\\\\",NULL}' OR name IS DISTINCT FROM
+        (ARRAY['', E'tab\\tline\\nreturn\\rback\\\\slash', E'\\\\.', E'\\\\N', 'NULL', 'q\"''{},ü', NULL])[(id + CASE id WHEN 0 THEN 0 ELSE 1 END) % 7 + 1]) FROM t";
+    assert_eq!(pair.ask_target(wrong).await, Some(format!("{} rows, 0", MANY - MANY / 2 + 1)));
+}
+
+#[tokio::test]
+async fn many_rows_are_refused_as_few_are() {
+    let Some((pair, lease, mappings)) = made(18, TABLE).await else { return };
+    let t = &mappings[0];
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let rows = |from: usize, code: &str| (from..from + MANY).map(|id| vec![native(&id.to_string()), native(code)]).collect::<Vec<_>>();
+    let insert = |from: usize, code: &str| write(t, WriteKind::Insert, &[0, 3], &rows(from, code));
+    let applied = applier.apply(&group(vec![insert(1, "ab")])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    let single = |id: &str| write(t, WriteKind::Insert, &[0], &[vec![native(id)]]);
+    let refused = [
+        (vec![insert(MANY, "ab")], &codes::CONFLICT),
+        (vec![insert(MANY + 1, "abcde")], &codes::VALUE_REFUSED),
+        (vec![single("1"), insert(MANY + 1, "ab")], &codes::CONFLICT),
+        (vec![insert(MANY + 1, "ab"), single("1")], &codes::CONFLICT),
+    ];
+    for (writes, code) in refused {
+        match applier.apply(&group(writes)).await.unwrap() {
+            Applied::Refused(error) => assert!(error.is(code), "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+        let missing = group(vec![insert(MANY + 1, "ab"), write(t, WriteKind::Delete, &[], &[vec![native("-1")]])]);
+        let expected = Mismatch { write: 1, expected: 1, touched: 0 };
+        let applied = applier.apply(&missing).await.unwrap();
+        assert!(
+            matches!(applied, Applied::Unexpected(ref mismatch) if *mismatch == expected),
+            "answers belong to their questions: {applied:?}"
+        );
+    }
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT count(*) FROM t").await, Some(MANY.to_string()));
+}
+
+#[tokio::test]
+async fn many_rows_where_copy_may_not_write_are_inserted() {
+    let Some((pair, lease, mappings)) = made(18, TABLE).await else { return };
+    let t = &mappings[0];
+    pair.at_target("ALTER TABLE t RENAME TO kept; CREATE VIEW t AS SELECT * FROM kept").await;
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let rows: Vec<_> = (0..MANY).map(|id| vec![native(&id.to_string())]).collect();
+    let applied = applier.apply(&group(vec![write(t, WriteKind::Insert, &[0], &rows)])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT count(*) FROM kept").await, Some(MANY.to_string()));
+}
+
 #[tokio::test]
 async fn rows_without_a_key_go_one_by_one() {
     let Some((pair, lease, mappings)) = made(15, "CREATE TABLE k (a float8, b text)").await else { return };
