@@ -232,6 +232,7 @@ impl Shared {
             log: begun.log.clone(),
             spool: self.job.storage.spool().await?,
             start: begun.from,
+            memory: task.limits.memory.0,
             observer: observer.clone(),
         };
         let upkeep = Upkeep { task, source: &**source, target: &**target, lease, log: begun.log.clone(), observer };

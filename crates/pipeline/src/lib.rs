@@ -13,7 +13,9 @@ mod setup;
 
 mod load;
 
+mod ahead;
 mod capture;
+mod rhythm;
 
 mod project;
 mod routes;

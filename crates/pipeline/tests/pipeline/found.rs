@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_model::{ByteCount, DdlPolicy, Existing, Phases, codes};
+use godwit_model::{ByteCount, DdlPolicy, Event, Existing, Phases, PipelineStage, codes};
 use godwit_pipeline::{Job, Until};
 use godwit_testkit::faults::{self, Fault, FaultPlan};
 use godwit_testkit::memory::{self, SourceOptions, TableSpec};
@@ -236,6 +236,62 @@ async fn huge_transactions_arrive_whole_whatever_the_memory() {
                 world.first.cut();
             }
             world.first.transaction(|tx| (100..130).try_for_each(|id| tx.delete(&accounts().name, &[int(id)]))).unwrap();
+        }
+        running.pass().await.unwrap();
+        world.assert_equal(&format!("seed {seed}"));
+        running.stop().await.unwrap();
+    }
+}
+
+/// Until replay has gathered a part of a transaction that has not ended.
+async fn begun_ahead(world: &World) -> bool {
+    let is_part = |event: &Event| matches!(event, Event::Timing { stage: PipelineStage::Mapped, changes: 0, .. });
+    let parts = || world.recorder.events().iter().filter(|event| is_part(event)).count();
+    let before = parts();
+    for _ in 0..1_000 {
+        if parts() > before {
+            return true;
+        }
+        yields(1).await;
+    }
+    false
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_transaction_is_applied_ahead_of_its_commit_and_taken_back_when_that_was_wrong() {
+    for seed in 0..60 {
+        let (mut world, mut users) = world(seed, false);
+        world.task.limits.memory = ByteCount(16 * 300);
+        world.options = SourceOptions { batch_changes: 2, stream_after: Some(3), ..SourceOptions::default() };
+        let mut running = world.start();
+        running.reach(Until::Consistent).await.unwrap();
+        let table = accounts().name;
+        // whose layout is news stays out
+        world.first.transaction(|tx| tx.insert(&table, vec![int(99), int(0), text("n")])).unwrap();
+        running.pass().await.unwrap();
+        let mut large = world.first.begin().unwrap();
+        (100..130).try_for_each(|id| large.insert(&table, vec![int(id), int(0), text("n")])).unwrap();
+        assert!(begun_ahead(&world).await, "seed {seed}");
+        assert!(!world.second.view().sorted_rows(&table).iter().any(|row| row[0] == int(100)), "nothing of it is seen");
+        if seed % 2 == 0 {
+            users.step(&world.first);
+            yields(seed as usize).await;
+        }
+        if seed % 3 == 0 {
+            large.savepoint().unwrap();
+            (130..150).try_for_each(|id| large.insert(&table, vec![int(id), int(0), text("void")])).unwrap();
+            yields(seed as usize).await;
+            large.roll_back_to_savepoint().unwrap();
+        }
+        (150..160).try_for_each(|id| large.insert(&table, vec![int(id), int(0), text("n")])).unwrap();
+        if seed % 5 == 0 {
+            // users lose their connections too
+            world.first.cut();
+            assert!(large.commit().is_err());
+        } else if seed % 7 == 0 {
+            large.roll_back();
+        } else {
+            large.commit().unwrap();
         }
         running.pass().await.unwrap();
         world.assert_equal(&format!("seed {seed}"));
