@@ -156,9 +156,9 @@ impl<'a> Coalescer<'a> {
             let columns = new.known_columns().collect();
             return self.ordered(mapping, WriteKind::Insert, columns, new.known_values());
         }
-        if self.convergent && !is_complete(&new) {
+        if self.convergent && !new.is_complete() {
             // captured before the table had all of its columns
-            self.done.reread.push(Reread { mapping: mapping.clone(), key });
+            self.done.reread.push(Reread { mapping: mapping.clone(), key: key.row() });
             return Ok(());
         }
         let convergent = self.convergent;

@@ -42,8 +42,8 @@ impl Projection {
     }
 
     /// One of the mapping's columns of an image.
-    pub fn value<'a>(&self, image: &'a [Value], column: usize) -> &'a Value {
-        &image[self.places[column]]
+    pub fn value<'a>(&'a self, image: &'a [Value], column: usize) -> &'a Value {
+        self.places[column].of(image)
     }
 
     /// The mapped columns of an image, in the mapping's order.
