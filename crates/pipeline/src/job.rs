@@ -22,6 +22,7 @@ use crate::examine;
 use crate::facts::{self, Facts, Start};
 use crate::load::{Loader, Route};
 use crate::passages::Passages;
+use crate::patience::answered;
 use crate::replay::{Outcome, Pass, Replay, new_marker};
 use crate::reread;
 use crate::running::{Running, Status};
@@ -169,7 +170,7 @@ impl Shared {
 
     async fn attempt(&self, lease: &mut Option<Lease>, beginning: &mut Beginning) -> Result<()> {
         let Job { task, target, holder, life, .. } = &*self.job;
-        target.install().await?;
+        answered(target.install()).await?;
         let (taken, record) = match lease {
             None => tenure::take(&**target, &task.name, holder, life).await?,
             Some(lease) => tenure::resume(&**target, lease, holder).await?,
@@ -379,7 +380,7 @@ impl Shared {
             if !facts.is_done("passed") {
                 let marker = facts.marker()?.ok_or_else(|| Error::internal("a loaded task has no marker for P1"))?;
                 // written again after every restart: the first one may have been lost, a second does no harm
-                setup.source.mark(&marker).await?;
+                answered(setup.source.mark(&marker)).await?;
                 failpoint("p1.marked");
                 let pass = Pass { convergent: facts.is_done("inexact"), until: Some(marker), closes: true };
                 if replay.run(facts, checkpoint, pass).await? == Outcome::CatalogAhead {

@@ -5,6 +5,7 @@
 //! the rest is a thin shell of I/O around it.
 
 mod holder;
+mod patience;
 mod storage;
 mod tenure;
 

@@ -22,6 +22,7 @@ use crate::coalesce::Reread;
 use crate::facts::{self, Facts};
 use crate::load::Route;
 use crate::passages::Passages;
+use crate::patience::answered;
 use crate::reread;
 use crate::routes::Routes;
 use crate::stillness::Stillness;
@@ -381,7 +382,7 @@ impl Writer<'_> {
         };
         self.taken = if left.is_empty() { 0 } else { self.taken + 1 };
         let marker = new_marker(&self.replay.origin);
-        self.replay.source.mark(&marker).await?;
+        answered(self.replay.source.mark(&marker)).await?;
         self.reread.clear();
         self.pass.until = Some(marker.clone());
         let list = reread::entry(&left).unwrap_or_else(|| facts::removal("reread"));
@@ -474,17 +475,17 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Lets the change log forget what the target can no longer lose.
     /// A marker may be lost with a source that crashes before it is flushed; a second one does no harm.
     async fn mark_again(&mut self) -> Result<()> {
         self.mark_at = tokio::time::Instant::now() + MARK_AGAIN;
         let Some(marker) = &self.pass.until else { return Ok(()) };
-        match self.replay.source.mark(marker).await {
+        match answered(self.replay.source.mark(marker)).await {
             Err(error) if !error.is_transient() => Err(error),
             _ => Ok(()),
         }
     }
 
+    /// Lets the change log forget what the target can no longer lose.
     async fn make_durable(&mut self) -> Result<()> {
         self.applier.durable().await?;
         self.last_durable = Instant::now();

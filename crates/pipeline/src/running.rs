@@ -14,6 +14,7 @@ use crate::facts;
 use crate::job::{Job, origin};
 use crate::load::Route;
 use crate::passages::{Passages, Passed};
+use crate::patience::answered;
 use crate::replay::{MARK_AGAIN, new_marker};
 use crate::reread;
 use crate::stillness::{Asked, Stillness};
@@ -130,7 +131,7 @@ impl Running {
         loop {
             let marker = new_marker(&origin(&self.job.task));
             let mut passed = self.passages.expect(marker.clone());
-            match self.job.source.mark(&marker).await {
+            match answered(self.job.source.mark(&marker)).await {
                 Err(error) if !error.is_transient() => return Err(error),
                 _ => {}
             }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use godwit_model::{Error, Holder, Lease, LeaseRecord, Result, Target, TaskName, codes};
 use tokio::time::Instant;
 
+use crate::patience::answered;
+
 /// A lease whose counter has not moved for this long, seen by the taker's own clock, is free.
 pub(crate) const STILL_FOR: Duration = Duration::from_secs(15);
 /// How often the counter is raised while nothing else raises it; a fifth of `STILL_FOR`, so that four may be missed.
@@ -50,18 +52,18 @@ pub(crate) async fn take(
     me: &Holder,
     life: impl Fn(&Holder) -> Life,
 ) -> Result<(Lease, LeaseRecord)> {
-    let mut seen = target.lease(task).await?;
+    let mut seen = answered(target.lease(task)).await?;
     let mut since = Instant::now();
     loop {
         match judge(seen.as_ref(), &life, since.elapsed()) {
             Verdict::Held => return Err(held(task, seen.as_ref())),
-            Verdict::Take => match target.take_lease(task, me, seen.as_ref()).await? {
+            Verdict::Take => match answered(target.take_lease(task, me, seen.as_ref())).await? {
                 Some(record) => return Ok((Lease { task: task.clone(), epoch: record.epoch }, record)),
-                None => return Err(held(task, target.lease(task).await?.as_ref())),
+                None => return Err(held(task, answered(target.lease(task)).await?.as_ref())),
             },
             Verdict::Watch => tokio::time::sleep(LOOK_EVERY).await,
         }
-        let now = target.lease(task).await?;
+        let now = answered(target.lease(task)).await?;
         let moved = match (&now, &seen) {
             (Some(now), Some(seen)) => (now.epoch, now.counter) != (seen.epoch, seen.counter),
             _ => true,
@@ -80,7 +82,7 @@ pub(crate) async fn take(
 /// still under way and shuts out any that comes later, so that the checkpoint read here is the true one.
 pub(crate) async fn resume(target: &dyn Target, lease: &Lease, me: &Holder) -> Result<(Lease, LeaseRecord)> {
     loop {
-        let seen = match target.lease(&lease.task).await? {
+        let seen = match answered(target.lease(&lease.task)).await? {
             Some(record) if record.epoch == lease.epoch => record,
             // the answer to an earlier raise was lost
             Some(record) if record.holder.as_ref() == Some(me) => record,
@@ -89,7 +91,7 @@ pub(crate) async fn resume(target: &dyn Target, lease: &Lease, me: &Holder) -> R
                     .effect("this process has written nothing since"));
             }
         };
-        if let Some(record) = target.take_lease(&lease.task, me, Some(&seen)).await? {
+        if let Some(record) = answered(target.take_lease(&lease.task, me, Some(&seen))).await? {
             return Ok((Lease { task: lease.task.clone(), epoch: record.epoch }, record));
         }
     }
@@ -105,13 +107,17 @@ fn held(task: &TaskName, record: Option<&LeaseRecord>) -> Error {
         .effect("nothing was changed")
 }
 
-/// Raises the counter for as long as it is polled; returns only when the lease is lost.
+/// Raises the counter for as long as it is polled; returns only when the lease is lost, or the target
+/// no longer answers.
 pub(crate) async fn keep(target: &dyn Target, lease: &Lease) -> Error {
     loop {
         tokio::time::sleep(RENEW_EVERY).await;
-        match target.renew(lease).await {
+        let asked = Instant::now();
+        match answered(target.renew(lease)).await {
             Ok(()) => {}
             Err(error) if error.is(&codes::LEASE_LOST) => return error,
+            // so are those that write, most likely: all of them are made anew
+            Err(error) if asked.elapsed() > STILL_FOR => return error,
             // whoever is cut off from the target cannot write there either; the epoch decides when it comes back
             Err(error) => tracing::warn!(%error, "the lease could not be renewed, trying again"),
         }

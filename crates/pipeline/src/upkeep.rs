@@ -12,6 +12,8 @@ use godwit_model::{BudgetEnd, Error, Event, Lease, LogBudget, Observer, Result, 
 use godwit_store::ChangeLog;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::patience::answered;
+
 /// A log that grows by 100 MB/s has grown by 1 GB between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const SEQUENCES_EVERY: Duration = Duration::from_secs(60);
@@ -80,8 +82,8 @@ impl Upkeep<'_> {
     }
 
     async fn sequences(&self) -> Result<()> {
-        let values = self.source.sequences(self.task).await?;
-        self.target.set_sequences(self.lease, &values).await
+        let values = answered(self.source.sequences(self.task)).await?;
+        answered(self.target.set_sequences(self.lease, &values)).await
     }
 
     fn change_log(&self, told: &mut Told) {
@@ -98,7 +100,7 @@ impl Upkeep<'_> {
 
     async fn source_log(&self, told: &mut Told) -> Result<()> {
         let LogBudget { size: Some(budget), then } = self.task.log_budget else { return Ok(()) };
-        let held = match self.source.backlog().await {
+        let held = match answered(self.source.backlog()).await {
             Ok(Some(held)) => held,
             Ok(None) => return Ok(()),
             Err(error) => return passing(Err(error)),

@@ -5,6 +5,7 @@
 
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use godwit_model::{EndpointConfig, Result};
 
@@ -19,8 +20,16 @@ pub(crate) struct Sessions {
     application: &'static str,
     /// Whether sessions are made ready for writing.
     writers: bool,
-    idle: Mutex<Vec<Session>>,
+    idle: Mutex<Vec<Idle>>,
 }
+
+struct Idle {
+    session: Session,
+    since: Instant,
+}
+
+/// What was not used for longer may be forgotten by a balancer in between, and would be found out late.
+const LONGEST_IDLE: Duration = Duration::from_secs(20);
 
 impl Sessions {
     pub(crate) fn new(endpoint: EndpointConfig, application: &'static str) -> Self {
@@ -53,8 +62,8 @@ impl Sessions {
 
     fn pop(&self) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(session) = idle.pop() {
-            if !session.is_closed() {
+        while let Some(Idle { session, since }) = idle.pop() {
+            if !session.is_closed() && since.elapsed() < LONGEST_IDLE {
                 return Some(session);
             }
         }
@@ -72,7 +81,7 @@ impl Lent<'_> {
     pub(crate) fn give_back(self) {
         let mut idle = self.home.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MOST_IDLE && !self.session.is_closed() {
-            idle.push(self.session);
+            idle.push(Idle { session: self.session, since: Instant::now() });
         }
     }
 }
