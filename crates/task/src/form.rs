@@ -448,7 +448,7 @@ impl Default for LimitsForm {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionsForm {
-    /// Connections to the source that read chunks, besides the one that captures. Default: 4.
+    /// Connections to the source that read chunks, besides the two that capture. Default: 4.
     #[schemars(range(min = 1, max = 256))]
     pub source: u16,
     /// Connections to the target that write. Default: 4.

@@ -109,6 +109,7 @@ fn code_of(state: &str) -> &'static Code {
         "55006" => &codes::BUSY,
         "53100" => &codes::FULL,
         "3D000" => &codes::DATABASE_MISSING,
+        "42P01" => &codes::TABLE_MISSING,
         "42501" => &codes::RIGHTS_MISSING,
         "25006" | "53400" => &codes::SETTING_UNSUITABLE,
         _ => match state.get(..2).unwrap_or_default() {
@@ -125,6 +126,9 @@ fn code_of(state: &str) -> &'static Code {
 fn remedy_of(state: &str, code: &Code) -> Option<&'static str> {
     match *code {
         codes::AUTHENTICATION => Some("check user and password of the endpoint, and the server's pg_hba.conf"),
+        codes::TABLE_MISSING => {
+            Some("it was dropped or renamed meanwhile: put it back, or give the task up (`clean`) and begin anew without it")
+        }
         codes::DATABASE_MISSING => Some("create the database, or name one that is there"),
         codes::RIGHTS_MISSING => Some("`godwit check --grants` prints the statements that give every right the task needs"),
         codes::SETTING_UNSUITABLE if state == "25006" => Some("name the primary: a standby takes no writes"),

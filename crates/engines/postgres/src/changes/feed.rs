@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use godwit_model::{Captured, ChangeStream, EndpointConfig, Position, Result, Table, Task, Writes};
+use godwit_model::{Captured, ChangeStream, EndpointConfig, Position, Result, Table, Task};
 use tokio::time::Instant;
 
 use super::assemble::{Assembler, Step};
 use super::awaited::Awaited;
-use super::relations::{self, Relations};
+use super::relations::Relations;
+use super::sight::{Sight, Subject};
 use super::slot;
 use crate::position::Place;
 use crate::replication::{Limits, Pump, Received, Replication};
@@ -32,6 +33,7 @@ pub(crate) struct ChangeFeed {
     packet: Option<Received>,
     assembler: Assembler,
     awaited: Arc<Awaited>,
+    sight: Sight,
 }
 
 impl ChangeFeed {
@@ -44,10 +46,8 @@ impl ChangeFeed {
         let identity = slot::same_server(&mut replication, &place).await?;
         slot::take_over(&session, &name, session.major(), place.lsn).await?;
         // After the slot: where all was removed, the position is what was lost.
-        match task.writes {
-            Writes::Marker => relations::all_published(&session, &name, tables).await?,
-            Writes::Never => establish::must_be_whole(&session, &name, tables).await?,
-        }
+        let subject = Subject { endpoint: task.source.clone(), writes: task.writes, publication: name.clone(), tables: tables.to_vec() };
+        subject.look(&session).await?;
         let relations = Relations::read(&session, tables).await?;
         let silence = sender_timeout(&mut replication).await?;
         let memory = task.limits.memory.0;
@@ -60,7 +60,7 @@ impl ChangeFeed {
         let pump = Pump::start(replication, &command, place.lsn, limits).await?;
         let assembler = Assembler::new(place.lsn, identity.log, relations, &task.name, awaited.clone());
         let (endpoint, tables) = (task.source.clone(), tables.to_vec());
-        Ok(ChangeFeed { endpoint, tables, pump, packet: None, assembler, awaited: awaited.clone() })
+        Ok(ChangeFeed { endpoint, tables, pump, packet: None, assembler, awaited: awaited.clone(), sight: Sight::watch(subject, session) })
     }
 
     /// Uses up the packet, up to the first item that can be given out.
@@ -124,6 +124,7 @@ impl ChangeStream for ChangeFeed {
                 tokio::select! {
                     packet = self.pump.next() => self.packet = Some(packet?),
                     () = self.awaited.news() => continue,
+                    error = self.sight.lost() => return Err(error),
                 }
             }
             self.assemble().await?;

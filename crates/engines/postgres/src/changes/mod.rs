@@ -1,14 +1,15 @@
 //! The changes of a source, as its logical decoding tells them.
 //!
 //! `slot` sees that the log is still kept from the wanted position on, by the server it was, and that the slot is free;
-//! `relations` knows which table a relation of the stream belongs to; `assemble` turns messages into items, purely;
-//! `awaited` keeps markers that are in no log; `feed` drives them all.
+//! `relations` knows which table a relation of the stream belongs to; `sight` sees that every table is still in the log;
+//! `assemble` turns messages into items, purely; `awaited` keeps markers that are in no log; `feed` drives them all.
 
 mod assemble;
 mod awaited;
 mod feed;
 mod layouts;
 mod relations;
+mod sight;
 mod slot;
 
 pub(crate) use awaited::{Awaited, Wanted};
