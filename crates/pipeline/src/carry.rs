@@ -243,7 +243,7 @@ impl Replay {
             return Ok(false);
         }
         let marker = new_marker(&self.origin);
-        self.source.mark(&marker).await?;
+        crate::patience::answered(self.source.mark(&marker)).await?;
         let convergent = facts.is_done("inexact") && (!facts.is_done("passed") || facts.has_sweeps());
         let pass = Pass { convergent, until: Some(marker), closes: false };
         if self.run(facts, checkpoint, pass).await? == Outcome::Altered {
@@ -338,7 +338,7 @@ struct UpTo<'a> {
 impl Settle for UpTo<'_> {
     async fn settle(&mut self) -> Result<()> {
         let marker = new_marker(&self.replay.origin);
-        self.replay.source.mark(&marker).await?;
+        crate::patience::answered(self.replay.source.mark(&marker)).await?;
         let pass = Pass { convergent: false, until: Some(marker), closes: false };
         match self.replay.run(self.facts, self.checkpoint, pass).await? {
             Outcome::Reached => Ok(()),

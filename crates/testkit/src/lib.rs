@@ -2,7 +2,7 @@
 //!
 //! The modules come in the order a test needs them: a task and someone who listens, a store in memory, faults around any
 //! store, words for rows and transactions that every engine understands, the suites that every engine passes, the bank
-//! workload, and real servers. Nothing here is part of the product.
+//! workload, real servers, and a network that can be broken. Nothing here is part of the product.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,3 +21,5 @@ pub mod contract;
 pub mod bank;
 
 pub mod servers;
+
+pub mod network;

@@ -4,7 +4,7 @@ use godwit_model::Failpoints;
 use godwit_testkit::bank::Bank;
 
 use crate::bank::{self, Users, Workload};
-use crate::pair::Pair;
+use crate::pair::{Pair, is_long};
 use crate::process::{Godwit, PATIENCE};
 
 /// The smallest change log: it rolls behind 4 MiB, and is trimmed behind 8.
@@ -80,22 +80,74 @@ fn postgres_schema_changes() {
     walk(|| Pair::postgres_on_shared(18, 18), points(Passes::Alter));
 }
 
-fn walk(pair: impl Fn() -> Option<Pair>, points: impl Iterator<Item = &'static str>) {
-    for point in points {
-        let Some(pair) = pair() else { return };
-        eprintln!("{point}");
-        pair.write_task(LIMITS);
-        crash_at(&pair, point);
+/// Passed once in the life of a process, by their nature; all others are passed again and again.
+fn is_passed_once(point: &str) -> bool {
+    point.starts_with("establish.")
+        || point.starts_with("finish.")
+        || point.starts_with("clean.")
+        || ["load.snapshot.opened", "load.done.recorded", "p1.marked", "p1.reached", "apply.reread"].contains(&point)
+}
+
+fn passed_often() -> impl Iterator<Item = &'static str> {
+    points(Passes::Run).filter(|point| !is_passed_once(point))
+}
+
+#[test]
+fn sqlite_second_passes() {
+    walk_at(Pair::sqlite, passed_often(), |_| 2);
+}
+
+/// A part of them in a short run; which one is chance.
+#[test]
+fn postgres_second_passes() {
+    let few = fastrand::usize(0..4);
+    let points = passed_often().enumerate().filter(|(index, _)| is_long() || index % 4 == few).map(|(_, point)| point);
+    walk_at(|| Pair::postgres_on_shared(18, 18), points, |_| 2);
+}
+
+#[test]
+fn sqlite_later_passes() {
+    if is_long() {
+        walk_at(Pair::sqlite, passed_often(), later);
     }
 }
 
-fn crash_at(pair: &Pair, point: &str) {
+#[test]
+fn postgres_later_passes() {
+    if is_long() {
+        walk_at(|| Pair::postgres_on_shared(18, 18), passed_often(), later);
+    }
+}
+
+/// Which passes come for certain: the load has few chunks and plans, the schema few steps.
+fn later(point: &str) -> u32 {
+    match point.split('.').next() {
+        Some("load" | "schema" | "log") => 3,
+        _ => fastrand::u32(3..40),
+    }
+}
+
+fn walk(pair: impl Fn() -> Option<Pair>, points: impl Iterator<Item = &'static str>) {
+    walk_at(pair, points, |_| 1);
+}
+
+fn walk_at(pair: impl Fn() -> Option<Pair>, points: impl Iterator<Item = &'static str>, pass: impl Fn(&str) -> u32) {
+    for point in points {
+        let Some(pair) = pair() else { return };
+        let pass = pass(point);
+        eprintln!("{point}@{pass}");
+        pair.write_task(LIMITS);
+        crash_at(&pair, point, pass);
+    }
+}
+
+fn crash_at(pair: &Pair, point: &str, pass: u32) {
     let bank = Bank { accounts: 60, writers: 2, seed: 7 };
     bank::open(pair, &bank);
     pair.source.run(&["CREATE TABLE filler (id INTEGER PRIMARY KEY, content TEXT)"]);
     let mut workload = Workload::begin(pair, bank, Users::NeverRefused);
     if passes(point) == Passes::Run {
-        assert_fires(pair, &["run"], point);
+        assert_fires(pair, &["run"], point, pass);
     }
     if passes(point) == Passes::Alter {
         // each in another way: with rows that are filled, with rows that are read again, away again
@@ -120,13 +172,13 @@ fn crash_at(pair: &Pair, point: &str) {
         Passes::Run | Passes::Alter => {}
         Passes::Repair => {
             pair.target.run(&["DELETE FROM journal WHERE id IN (SELECT MIN(id) FROM journal)"]);
-            assert_fires(pair, &["verify", "--repair"], point);
+            assert_fires(pair, &["verify", "--repair"], point, pass);
             // another process finds the re-read list where it was recorded
             pair.running().kill();
         }
-        Passes::Finish => assert_fires(pair, &["finish", "--yes"], point),
+        Passes::Finish => assert_fires(pair, &["finish", "--yes"], point, pass),
         Passes::Clean => {
-            assert_fires(pair, &["clean", "--yes"], point);
+            assert_fires(pair, &["clean", "--yes"], point, pass);
             pair.godwit(&["clean", "--yes"]).with(0);
             pair.assert_no_traces();
         }
@@ -143,8 +195,9 @@ fn settle(pair: &Pair) {
 }
 
 /// Gives the change log enough to roll over and to trim.
-fn fill(pair: &Pair) {
+fn fill(pair: &Pair, turn: u32) {
     for number in 0..FILLING / FILLER_ROW as u64 {
+        let number = u64::from(turn) * 1000 + number;
         // random, so that no store makes it small
         let content: String = std::iter::repeat_with(fastrand::alphanumeric).take(FILLER_ROW).collect();
         pair.source.run(&[&format!("INSERT INTO filler VALUES ({number}, '{content}')")]);
@@ -152,11 +205,11 @@ fn fill(pair: &Pair) {
 }
 
 #[track_caller]
-fn assert_fires(pair: &Pair, command: &[&str], point: &str) {
-    let mut dying: Godwit = pair.start_with(command, &[("GODWIT_FAILPOINT", point)]);
+fn assert_fires(pair: &Pair, command: &[&str], point: &str, pass: u32) {
+    let mut dying: Godwit = pair.start_with(command, &[("GODWIT_FAILPOINT", &format!("{point}@{pass}"))]);
     if point.starts_with("log.") {
         dying.wait_consistent();
-        fill(pair);
+        (0..pass).for_each(|turn| fill(pair, turn));
     }
     let died = dying.end();
     assert!(died.aborted(), "{point} did not fire within {PATIENCE:?}: {}", died.said());

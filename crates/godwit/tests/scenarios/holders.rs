@@ -1,5 +1,7 @@
 //! Two processes for one task: one works, the other says who does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::pair::{Pair, on_every_engine};
@@ -70,4 +72,77 @@ fn a_paused_holder_is_replaced_and_cannot_write_any_more(pair: &Pair) {
     second.kill();
     pair.godwit(&["finish", "--yes", "--state", "elsewhere"]).with(0);
     pair.assert_same("SELECT id, name FROM item");
+}
+
+/// One that starts `run` again for as long as it is asked to, on a state folder and in a process space of its own, as on
+/// another machine. Gives what its runs ended with.
+fn supervise(pair: &Pair, state: &str, dismissed: &AtomicBool, consistent: &AtomicBool) -> Vec<Ended> {
+    let mut ends = Vec::new();
+    while !dismissed.load(Ordering::SeqCst) {
+        let elsewhere = Circumstances { elsewhere: true, ..Circumstances::default() };
+        let mut run = pair.start_in(&["run", "--state", state], elsewhere);
+        while !dismissed.load(Ordering::SeqCst) && !run.is_over() {
+            if run.within(LOOK_EVERY, |event| event["event"] == "consistent").is_some() {
+                consistent.store(true, Ordering::SeqCst);
+            }
+        }
+        if run.is_over() {
+            consistent.store(false, Ordering::SeqCst);
+            ends.push(run.end());
+        } else {
+            run.kill();
+        }
+    }
+    ends
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// While both try: several turns of the one that is refused.
+const RIVALRY: i64 = 20;
+
+#[test]
+fn two_supervisors_do_not_fence_each_other_and_the_one_that_stays_takes_over() {
+    if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
+        eprintln!("SKIPPED: a process space of its own needs root: two_supervisors");
+        return;
+    }
+    let Some(pair) = Pair::postgres() else { return };
+    given(&pair);
+    let flags: Vec<_> = (0..2).map(|_| (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)))).collect();
+    std::thread::scope(|scope| {
+        let pair = &pair;
+        let supervisors: Vec<_> = flags
+            .iter()
+            .zip(["here", "there"])
+            .map(|((dismissed, consistent), state)| scope.spawn(move || supervise(pair, state, dismissed, consistent)))
+            .collect();
+        let insert = |id: i64| {
+            pair.source.run(&[&format!("INSERT INTO item VALUES ({id}, 'row')")]);
+            let deadline = Instant::now() + crate::process::PATIENCE;
+            while pair.target.rows("SELECT to_regclass('item')")[0][0].is_none()
+                || pair.target.number(&format!("SELECT COUNT(*) FROM item WHERE id = {id}")) == 0
+            {
+                if Instant::now() > deadline {
+                    flags.iter().for_each(|(dismissed, _)| dismissed.store(true, Ordering::SeqCst));
+                    panic!("row {id} does not arrive");
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        };
+        for id in 0..RIVALRY {
+            insert(100 + id);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let holder = flags.iter().position(|(_, consistent)| consistent.load(Ordering::SeqCst)).expect("one of them works");
+        flags[holder].0.store(true, Ordering::SeqCst);
+        insert(1000);
+        flags[1 - holder].0.store(true, Ordering::SeqCst);
+        let ends: Vec<Vec<Ended>> = supervisors.into_iter().map(|supervisor| supervisor.join().unwrap()).collect();
+        assert_eq!(ends[holder].iter().filter(|end| end.code().as_deref() != Some("GW6001")).count(), 0, "the holder was fenced");
+        assert!(!ends[1 - holder].is_empty(), "the other was never refused");
+        for end in ends.into_iter().flatten() {
+            let end = end.with(3);
+            assert!(end.code().as_deref() == Some("GW6001") && end.said().contains("is run by process"), "{}", end.said());
+        }
+    });
 }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use godwit_testkit::bank::Bank;
 
 use crate::bank::{self, Users, Workload};
-use crate::pair::Pair;
+use crate::pair::{Pair, is_long};
 use crate::postgres::Tier;
 use crate::process::{Godwit, PATIENCE};
 use crate::store::Store;
@@ -17,7 +17,7 @@ const AFTER_CAUGHT_UP: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn rounds() -> usize {
-    if std::env::var_os("GODWIT_TEST_LONG").is_some() { 100 } else { 20 }
+    if is_long() { 100 } else { 20 }
 }
 
 #[test]
@@ -124,13 +124,19 @@ fn journal(store: &dyn Store) -> Option<i64> {
     rows[0][0].as_deref()?.parse().ok()
 }
 
-/// Kills one of the three; a run that was not killed must go on by itself.
+/// Kills one of the three, or both servers at once; a run that was not killed must go on by itself.
 fn strike(pair: &Pair, run: Godwit, random: &mut Rng) -> Option<Godwit> {
     let store: &dyn Store = if random.bool() { &*pair.source } else { &*pair.target };
     match store.server() {
         Some(server) if random.bool() => {
-            server.kill9();
-            server.restart();
+            let both = random.u8(0..4) == 0;
+            let servers = if both { vec![pair.source.server(), pair.target.server()] } else { vec![Some(server)] };
+            let servers: Vec<_> = servers.into_iter().flatten().collect();
+            match random.u8(0..4) {
+                0 => servers.iter().for_each(|server| server.stop_at_once()),
+                _ => servers.iter().for_each(|server| server.kill9()),
+            }
+            servers.iter().for_each(|server| server.restart());
             Some(run)
         }
         _ => {

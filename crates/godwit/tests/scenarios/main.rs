@@ -3,24 +3,30 @@
 #![allow(clippy::unwrap_used)]
 
 mod bank;
+mod island;
 mod pair;
 mod postgres;
 mod process;
 mod sqlite;
 mod store;
 
+mod budgets;
 mod changes;
 mod changes_alone;
 mod differences;
 mod existing;
+mod failover;
 // release builds have none
 #[cfg(debug_assertions)]
 mod failpoints;
 mod full_disk;
 mod holders;
 mod input;
+mod kill_commands;
 mod kill_loop;
 mod mapping;
+mod network;
 mod rights;
 mod schema_changes;
 mod stops;
+mod versions;

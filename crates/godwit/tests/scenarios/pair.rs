@@ -62,6 +62,10 @@ impl Pair {
         Pair::postgres_on_shared(15, 18)
     }
 
+    pub fn postgres_if_long(first: u16, second: u16) -> Option<Pair> {
+        is_long().then(|| Pair::postgres_on_shared(first, second)).flatten()
+    }
+
     pub fn postgres_on_shared(first: u16, second: u16) -> Option<Pair> {
         Pair::postgres_of_tier(first, second, Tier::Full)
     }
@@ -76,10 +80,15 @@ impl Pair {
 
     /// On two servers that may be stopped and killed.
     pub fn postgres_on_own(first: u16, second: u16, tier: Tier) -> Option<Pair> {
+        Pair::postgres_with((first, PostgresOptions::default()), (second, PostgresOptions::default()), tier)
+    }
+
+    /// The same, on servers with settings of their own.
+    pub fn postgres_with(source: (u16, PostgresOptions), target: (u16, PostgresOptions), tier: Tier) -> Option<Pair> {
         let name = name();
-        let start = |major| Postgres::start(major, &PostgresOptions::default().with_fsync()).map(Arc::new);
-        let source = PostgresDatabase::on(Server::Own(start(first)?), "source", tier);
-        let target = PostgresDatabase::on(Server::Own(start(second)?), "target", at_target(tier));
+        let start = |(major, options): (u16, PostgresOptions)| Postgres::start(major, &options.with_fsync()).map(Arc::new);
+        let source = PostgresDatabase::on(Server::Own(start(source)?), "source", tier);
+        let target = PostgresDatabase::on(Server::Own(start(target)?), "target", at_target(tier));
         Some(Pair::of(name, tempfile::tempdir().unwrap(), Arc::new(source), Arc::new(target)))
     }
 
@@ -120,6 +129,11 @@ impl Pair {
     /// The task, with more keys.
     pub fn write_task(&self, more: &str) {
         self.write_whole_task(&format!("source: {}\ntarget: {}\n{more}", self.source_of_task(), self.target.url()));
+    }
+
+    /// The same between these two addresses of its stores.
+    pub fn write_task_between(&self, source: &str, target: &str, more: &str) {
+        self.write_whole_task(&format!("source: {source}\ntarget: {target}\n{more}"));
     }
 
     pub fn write_task_existing(&self, existing: &str) {
@@ -239,6 +253,11 @@ impl Drop for Pair {
     }
 }
 
+/// Whether tests may take hours together.
+pub fn is_long() -> bool {
+    std::env::var_os("GODWIT_TEST_LONG").is_some()
+}
+
 /// Slots and origins belong to a whole server: each task there has a name of its own.
 fn name() -> String {
     format!("t{:08x}", fastrand::u32(..))
@@ -268,6 +287,16 @@ macro_rules! on_every_engine {
         }
         mod postgres_read_only {
             $(#[test] fn $scenario() { $crate::pair::play(stringify!($scenario), 15, 18, $crate::postgres::Tier::ReadOnly, super::$scenario); })*
+        }
+        // the versions between, in a long run
+        mod postgres_14_to_16 {
+            $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres_if_long(14, 16) { super::$scenario(&pair); } })*
+        }
+        mod postgres_16_to_17 {
+            $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres_if_long(16, 17) { super::$scenario(&pair); } })*
+        }
+        mod postgres_17_to_18 {
+            $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres_if_long(17, 18) { super::$scenario(&pair); } })*
         }
     };
 }

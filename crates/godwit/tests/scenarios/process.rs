@@ -101,13 +101,18 @@ pub struct Circumstances<'a> {
     pub variables: &'a [(&'a str, &'a str)],
     /// In a process space of its own, as on another machine; needs root. Takes no signal but the kill.
     pub elsewhere: bool,
+    /// In the network space of this process; needs root.
+    pub network_of: Option<u32>,
 }
 
 pub fn start(folder: &Path, arguments: &[&str], circumstances: Circumstances<'_>, stories: &Stories) -> Godwit {
-    let Circumstances { variables, elsewhere } = circumstances;
+    let Circumstances { variables, elsewhere, network_of } = circumstances;
     // dies with the thread that started it, even if that is killed
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
+    if let Some(process) = network_of {
+        command.args(["nsenter", "--target", &process.to_string(), "--net"]);
+    }
     if elsewhere {
         command.args(["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
     }

@@ -24,6 +24,7 @@ use super::{simple_query, template};
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(5);
+const STILL_HELD_LIMIT: Duration = Duration::from_secs(10);
 /// A file shows when a server is ready, and a file is looked at, not awaited.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const PORT_ATTEMPTS: usize = 20;
@@ -154,9 +155,18 @@ impl Postgres {
     /// If it does not stop or start; the message has its log.
     pub fn restart(&self) {
         self.stop();
-        if let Err(problem) = self.launch(self.port) {
-            panic!("PostgreSQL {} does not start again: {problem}", self.major());
+        let deadline = Instant::now() + STILL_HELD_LIMIT;
+        while let Err(problem) = self.launch(self.port) {
+            // a killed process is out of the list a moment before it lets the shared memory go
+            let held = problem.contains("pre-existing shared memory block") && Instant::now() < deadline;
+            assert!(held, "PostgreSQL {} does not start again: {problem}", self.major());
+            thread::sleep(LOOK_INTERVAL);
         }
+    }
+
+    /// An immediate shutdown: every process ends at once, nothing is written; the next start recovers.
+    pub fn stop_at_once(&self) {
+        self.stop_immediately();
     }
 
     /// Stops the server if it runs (fast: open transactions are rolled back, clients are cut off).

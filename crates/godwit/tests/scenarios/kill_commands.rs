@@ -1,0 +1,122 @@
+//! Kills in every command, not only in a run that follows: each goes on from where it stood, or is simply given again.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use godwit_testkit::bank::Bank;
+
+use crate::bank::{self, Users, Workload};
+use crate::pair::{Pair, is_long, on_every_engine};
+use crate::process::{Ended, Godwit};
+use crate::store::Store;
+
+on_every_engine!(commands_that_are_killed_are_given_again);
+
+const FILLER: &str = "SELECT id, content FROM filler";
+/// The longest a command lives before it is killed.
+const LONGEST_LIFE: Duration = Duration::from_millis(700);
+
+fn rounds() -> usize {
+    if is_long() { 8 } else { 2 }
+}
+
+fn given(pair: &Pair) -> (Bank, Rng) {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let bank = Bank { accounts: 60, writers: 2, seed };
+    bank::open(pair, &bank);
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n";
+    pair.source.run(&[
+        "CREATE TABLE filler (id INTEGER PRIMARY KEY, content TEXT)",
+        &format!("INSERT INTO filler SELECT i, 'content of row ' || i FROM ({numbers}) AS numbers"),
+    ]);
+    (bank, Rng::with_seed(seed))
+}
+
+/// Starts the command and kills it after a random moment, so many times; then lets it end.
+fn killed_again_and_again(pair: &Pair, command: &[&str], random: &mut Rng) {
+    for _ in 0..rounds() {
+        let mut dying = pair.start(command);
+        dying.within(LONGEST_LIFE.mul_f64(random.f64()), |_| false);
+        dying.kill();
+    }
+}
+
+fn commands_that_are_killed_are_given_again(pair: &Pair) {
+    let (bank, mut random) = given(pair);
+    let mut workload = Workload::begin(pair, bank, Users::NeverRefused);
+    killed_again_and_again(pair, &["run"], &mut random);
+    pair.running().kill();
+    let writers = workload.stop_writers();
+    pair.godwit(&["run", "--until", "caught-up"]).with(0);
+
+    pair.target.run(&["DELETE FROM filler WHERE id % 3 = 0", "UPDATE filler SET content = 'wrong' WHERE id % 7 = 0"]);
+    killed_again_and_again(pair, &["verify", "--repair"], &mut random);
+    pair.godwit(&["verify", "--repair"]).with(0);
+    pair.assert_same(FILLER);
+
+    pair.source.forget_changes();
+    pair.source.run(&["DELETE FROM filler WHERE id % 5 = 0", "UPDATE filler SET id = id + 100000 WHERE id % 11 = 0"]);
+    killed_again_and_again(pair, &["run", "--resync"], &mut random);
+    pair.godwit(&["run", "--resync", "--until", "consistent"]).with(0);
+    pair.assert_same(FILLER);
+
+    killed_again_and_again(pair, &["clean", "--yes"], &mut random);
+    pair.godwit(&["clean", "--yes"]).with(0);
+    pair.assert_no_traces();
+    workload.end();
+    pair.assert_same(FILLER);
+    bank::assert_equal(pair, &bank, &writers);
+}
+
+#[test]
+fn a_source_killed_during_the_load_and_a_target_killed_during_the_finish() {
+    let Some(pair) = Pair::postgres_on_own(18, 18, crate::postgres::Tier::Full) else { return };
+    let (bank, mut random) = given(&pair);
+    let mut workload = Workload::begin(&pair, bank, Users::Forgiving);
+    let mut run = pair.start(&["run"]);
+    for _ in 0..rounds() {
+        strike_in(&mut run, "load", &*pair.source, &mut random);
+        if run.is_over() {
+            // before it had its lease it says "not now"
+            run.end().with(3);
+            run = pair.start(&["run"]);
+        }
+    }
+    run.wait_consistent();
+    workload.arm();
+    let writers = workload.stop_writers();
+    run.kill();
+    let mut finished = false;
+    for _ in 0..rounds() {
+        let finish = pair.start(&["finish", "--yes"]);
+        finished = ended_in_strike(finish, "finish", &*pair.target, &mut random).status.success();
+        if finished {
+            break;
+        }
+    }
+    if !finished {
+        pair.godwit(&["finish", "--yes"]).with(0);
+    }
+    pair.assert_no_traces();
+    workload.end();
+    pair.assert_same(FILLER);
+    bank::assert_equal(&pair, &bank, &writers);
+}
+
+/// Kills the server a moment after the phase began, and starts it again.
+fn strike_in(command: &mut Godwit, phase: &str, store: &dyn Store, random: &mut Rng) {
+    command.within(Duration::from_secs(20), |event| event["event"] == "phase" && event["phase"] == phase);
+    std::thread::sleep(Duration::from_millis(random.u64(0..150)));
+    let server = store.server().unwrap();
+    server.kill9();
+    server.restart();
+}
+
+/// The same for a command that ends: with "not now", or in time.
+fn ended_in_strike(mut command: Godwit, phase: &str, store: &dyn Store, random: &mut Rng) -> Ended {
+    strike_in(&mut command, phase, store, random);
+    let ended = command.end();
+    assert!(matches!(ended.status.code(), Some(0 | 3)), "{}", ended.said());
+    ended
+}
