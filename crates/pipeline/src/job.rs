@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use godwit_model::{
@@ -236,7 +237,8 @@ impl Shared {
             memory: task.limits.memory.0,
             observer: observer.clone(),
         };
-        let upkeep = Upkeep { task, source: &**source, target: &**target, lease, log: begun.log.clone(), observer };
+        let releasing = AtomicBool::new(false);
+        let upkeep = Upkeep { task, source: &**source, target: &**target, lease, log: begun.log.clone(), observer, releasing: &releasing };
         let flow = async {
             self.load(&setup, &mut facts, &begun.log, begun.snapshot).await?;
             self.follow(&setup, &mut facts, begun.log, checkpoint).await
@@ -247,7 +249,7 @@ impl Shared {
                 ended = upkeep.run() => ended,
             }
         };
-        beside(&self.tasks, capture.run(), flow).await
+        beside(&self.tasks, capture.run(), flow, &releasing).await
     }
 
     /// A log with records says that the task had begun; then the target must know of it. Else it is another store, an
@@ -518,15 +520,22 @@ async fn beside(
     tracker: &TaskTracker,
     capture: impl Future<Output = Result<()>> + Send + 'static,
     flow: impl Future<Output = Result<()>>,
+    releasing: &AtomicBool,
 ) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(tracker.track_future(capture));
-    tokio::select! {
-        Some(captured) = tasks.join_next() => match captured {
-            Ok(Ok(())) => Err(Error::internal("capture ended by itself")),
-            Ok(Err(error)) => Err(error),
-            Err(error) => Err(Error::internal("capture died").caused_by(error)),
-        },
-        done = flow => done,
+    let mut flow = std::pin::pin!(flow);
+    let captured = tokio::select! {
+        done = &mut flow => return done,
+        Some(captured) = tasks.join_next() => captured,
+    };
+    // the reason is known there
+    if releasing.load(Ordering::SeqCst) {
+        return flow.await;
+    }
+    match captured {
+        Ok(Ok(())) => Err(Error::internal("capture ended by itself")),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(Error::internal("capture died").caused_by(error)),
     }
 }

@@ -6,6 +6,7 @@
 //! protected, not the position).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use godwit_model::{BudgetEnd, Error, Event, Lease, LogBudget, Observer, Result, Source, Target, Task, codes};
@@ -28,6 +29,8 @@ pub(crate) struct Upkeep<'a> {
     pub lease: &'a Lease,
     pub log: Arc<dyn ChangeLog>,
     pub observer: &'a Arc<dyn Observer>,
+    /// Set before the source is made to forget, so that the capture's end by it is not taken for the reason.
+    pub releasing: &'a AtomicBool,
 }
 
 /// Which marks of a budget have been told of.
@@ -125,6 +128,7 @@ impl Upkeep<'_> {
     }
 
     async fn release(&self, held: u64) -> Result<()> {
+        self.releasing.store(true, Ordering::SeqCst);
         self.source.remove_traces().await?;
         Err(Error::new(&codes::SOURCE_BUDGET, format!("the source kept {held} bytes of log for this task, more than its budget"))
             .at(self.task.source.display())
