@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use godwit_model::{Error, Observer, Result, Source, Target, Task, codes};
-use godwit_pipeline::{CHUNK_BYTES, FolderStorage, Job, Survey, life_of, this_process};
+use godwit_pipeline::{CHUNK_BYTES, Described, FolderStorage, Job, Survey, life_of, this_process};
 use godwit_store::{Fingerprint, LogOptions, StateFolder};
 
 /// The change log keeps its newest records in memory for a reader that keeps up; this part of the task's memory.
@@ -66,6 +66,7 @@ impl Stores {
             storage: Arc::new(FolderStorage { folder: folder.clone(), options }),
             observer,
             holder: this_process(),
+            described: Described::default(),
             life: life_of,
             chunk_bytes: CHUNK_BYTES,
         }

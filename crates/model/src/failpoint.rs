@@ -14,6 +14,8 @@ impl Failpoints {
         "load.plan.recorded",
         "load.chunk.written",
         "load.chunk.committed",
+        "load.table.whole",
+        "load.indexed",
         "load.done.recorded",
         "capture.log.write",
         "capture.log.sync.before",

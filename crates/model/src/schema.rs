@@ -61,9 +61,15 @@ pub struct UniqueKey {
 /// When a schema step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Before the load: schemas, types, functions, tables with nothing but their key.
+    /// Before the load: schemas, types, functions, tables with nothing but what cannot be added later.
     BeforeLoad,
-    /// After a table's P1: unique constraints, indexes, statistics, checks that wait.
+    /// What a table's rows are found by, where it can be added to a table that holds rows. Made when the last row of an
+    /// exact load is in the table; before a row is written that may be there already.
+    Key,
+    /// An index that refuses nothing. Made after its table's key, side by side with others of the same table.
+    Index,
+    /// When every row of the load is there and replay has met P1 (the same moment for an exact load): unique constraints
+    /// and indexes, statistics, checks that wait.
     AfterLoad,
     /// At finish: foreign keys, triggers, event triggers, rules, refreshes.
     AtFinish,
@@ -75,9 +81,9 @@ pub struct SchemaItem {
     /// Unique and stable within the task, readable: `INDEX public.orders_created_idx`.
     pub id: String,
     pub stage: Stage,
-    /// The target table this step builds on: left out where that table is its owner's. Before the load and at finish steps
-    /// run one by one in the order given. After the load those of one table run in their order, those of different tables
-    /// side by side, those of none last.
+    /// The target table this step builds on: left out where that table is its owner's. A key or an index has one. Before
+    /// the load and at finish steps run one by one in the order given. In between those of one stage and one table run in
+    /// their order (but for indexes), those of different tables side by side, those of none last.
     pub table: Option<TableName>,
     pub sql: Vec<String>,
 }

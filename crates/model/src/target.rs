@@ -55,8 +55,11 @@ pub trait Target: Send + Sync {
     /// Writes these entries in one durable transaction under the lease.
     async fn record(&self, lease: &Lease, entries: &[Entry]) -> Result<()>;
 
-    /// Runs one schema step and writes the entry, in one transaction under the lease where DDL is transactional.
-    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()>;
+    /// Runs these schema steps in their order and writes their entries (as many, in the same order), in one transaction
+    /// under the lease where DDL is transactional; else each step with its entry. The error names the step. Rows that a
+    /// key or a unique index cannot take are `KEY_EXISTS`. Called side by side for different tables, and for indexes of
+    /// one.
+    async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()>;
 
     /// Empties or drops tables as `existing` asks, and writes the entry, in one transaction under the lease. To drop a
     /// table that is not there is fine; to empty one is `TABLE_MISSING`, and then none was emptied.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use godwit_model::{
-    Appearance, ChangeBatch, Chunk, Column, Entry, Error, Key, LayoutId, LogId, Marker, Position, Result, Table, TableName, UniqueKey,
-    Value, codes,
+    Appearance, ChangeBatch, Chunk, Column, Entry, Error, Key, LayoutId, LogId, Marker, Position, Result, SchemaItem, Stage, Table,
+    TableName, UniqueKey, Value, codes,
 };
 use godwit_store::{Record, decode, encode};
 use serde_json::{Value as Json, json};
@@ -91,6 +91,11 @@ impl Facts {
             }
         }
         Ok(Some(tables))
+    }
+
+    /// Steps that wait for rows, as they were described together with the tables.
+    pub fn steps(&self) -> Result<Vec<SchemaItem>> {
+        Ok(self.json("steps", |json| json.get("steps")?.as_array()?.iter().map(step_from_json).collect())?.unwrap_or_default())
     }
 
     /// Whether target tables held rows before the task, and keep them.
@@ -204,6 +209,11 @@ pub(crate) fn start_entry(start: &Start) -> Entry {
 pub(crate) fn tables_entry(tables: &[impl AsRef<Table>]) -> Entry {
     let tables: Vec<Json> = tables.iter().map(|table| table_to_json(table.as_ref())).collect();
     entry("tables", json!({"v": VERSION, "tables": tables}))
+}
+
+pub(crate) fn steps_entry(items: &[&SchemaItem]) -> Entry {
+    let steps: Vec<Json> = items.iter().map(|item| step_to_json(item)).collect();
+    entry("steps", json!({"v": VERSION, "steps": steps}))
 }
 
 /// `with_rows`: rows were there that are not the source's, and stay.
@@ -365,6 +375,28 @@ fn table_from_json(json: &Json) -> Option<Table> {
     })
 }
 
+const WAITING: [(Stage, &str); 3] = [(Stage::Key, "key"), (Stage::Index, "index"), (Stage::AfterLoad, "after")];
+
+fn step_to_json(item: &SchemaItem) -> Json {
+    let stage = WAITING.iter().find(|(stage, _)| *stage == item.stage).map(|(_, word)| *word);
+    let table = item.table.as_ref().map(|table| json!([table.schema, table.name]));
+    json!([item.id, stage, table, item.sql])
+}
+
+fn step_from_json(json: &Json) -> Option<SchemaItem> {
+    let text = |json: &Json| Some(json.as_str()?.to_owned());
+    let stage = json.get(1)?.as_str()?;
+    Some(SchemaItem {
+        id: text(json.get(0)?)?,
+        stage: WAITING.iter().find(|(_, word)| *word == stage)?.0,
+        table: match json.get(2)? {
+            Json::Null => None,
+            table => Some(TableName::new(table.get(0)?.as_str()?, table.get(1)?.as_str()?)),
+        },
+        sql: json.get(3)?.as_array()?.iter().map(text).collect::<Option<_>>()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,6 +415,8 @@ mod tests {
 
     #[test]
     fn facts_come_back_as_they_were_written() {
+        let step = |stage, table: Option<TableName>| SchemaItem { id: "KEY x".into(), stage, table, sql: vec!["a".into(), "b".into()] };
+        let steps = [step(Stage::Key, Some(table().name)), step(Stage::Index, Some(table().name)), step(Stage::AfterLoad, None)];
         let plan = Plan { generation: 2, chunks: vec![Chunk { spec: "a:1".into(), estimated_rows: 5 }] };
         let start = Start { position: Position::from("0/16B3748".to_owned()), log: LogId(77) };
         let look = Appearance { columns: vec![("ünï".into(), "numeric(10)".into())], in_parts: true, stamp: "s".into() };
@@ -391,6 +425,7 @@ mod tests {
         let facts = Facts::from_entries(vec![
             start_entry(&start),
             tables_entry(&[std::sync::Arc::new(table())]),
+            steps_entry(&steps.iter().collect::<Vec<_>>()),
             plan_entry(&table().name, &plan),
             chunk_entry(&table().name, 2, 0, 41),
             marker_entry(&Marker("m".into())),
@@ -403,6 +438,7 @@ mod tests {
         assert!(facts.is_to_be_swept(&table().name));
         assert_eq!(facts.start().unwrap(), Some(start));
         assert_eq!(facts.tables().unwrap(), Some(vec![table()]));
+        assert_eq!(facts.steps().unwrap(), steps);
         assert_eq!(facts.plan(&table().name).unwrap(), Some(plan));
         assert_eq!(facts.chunk_rows(&table().name, 2, 0).unwrap(), Some(41));
         assert_eq!(facts.chunk_rows(&table().name, 1, 0).unwrap(), None);

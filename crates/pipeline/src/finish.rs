@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_model::{DdlPolicy, Error, Event, Lease, Phase, Result, Stage, Table, TableName, Trace, codes, failpoint};
+use godwit_model::{DdlPolicy, Error, Event, Lease, Phase, Result, Table, TableName, Trace, codes, failpoint};
 
 use crate::carry;
 use crate::examine::{self, Settle, VerifyReport};
@@ -119,7 +119,7 @@ impl Running {
         job.target.set_sequences(&lease, &values).await?;
         failpoint("finish.sequences");
         let mut facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
-        if let Err(error) = job.setup(&lease).later(&mut facts, Stage::AtFinish, 1).await {
+        if let Err(error) = job.setup(&lease).at_finish(&mut facts).await {
             return self.explained(error).await.map(Some);
         }
         failpoint("finish.schema");
@@ -154,7 +154,8 @@ fn writers_left(what: &str, job: &Job) -> Error {
 
 impl Job {
     pub(crate) fn setup<'a>(&'a self, lease: &'a Lease) -> Setup<'a> {
-        Setup { task: &self.task, source: &*self.source, target: &*self.target, lease, observer: &self.observer }
+        let Job { task, source, target, observer, described, .. } = self;
+        Setup { task, source: &**source, target: &**target, lease, observer, described }
     }
 
     pub(crate) async fn routes(&self) -> Result<Vec<Route>> {

@@ -4,13 +4,13 @@
 //! carried from one attempt to the next, so that going on after a crash and going on after a lost connection are the same.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_model::{
-    Checkpoint, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Stage, Table, TableName, Target, Task,
-    codes, failpoint,
+    Checkpoint, Description, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table, TableName, Target,
+    Task, codes, failpoint,
 };
 use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
@@ -28,6 +28,7 @@ use crate::replay::{Outcome, Pass, Replay, new_marker};
 use crate::reread;
 use crate::running::{Running, Status};
 use crate::setup::Setup;
+use crate::steps::Waiting;
 use crate::stillness::Stillness;
 use crate::storage::Storage;
 use crate::tenure::{self, Life};
@@ -46,10 +47,26 @@ pub struct Job {
     pub storage: Arc<dyn Storage>,
     pub observer: Arc<dyn Observer>,
     pub holder: Holder,
+    /// What the check before a first run found at the source, which is then not asked again.
+    pub described: Described,
     /// What this machine says of another holder.
     pub life: fn(&Holder) -> Life,
     /// About how much of a table one chunk of the load holds; `CHUNK_BYTES` outside of tests.
     pub chunk_bytes: u64,
+}
+
+/// A description that is used once, at the very beginning: later the source may hold something else.
+#[derive(Clone, Default)]
+pub struct Described(Arc<Mutex<Option<Description>>>);
+
+impl Described {
+    pub fn now(description: Description) -> Self {
+        Described(Arc::new(Mutex::new(Some(description))))
+    }
+
+    pub(crate) fn take(&self) -> Option<Description> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// What the first attempt does before it goes on.
@@ -307,10 +324,15 @@ impl Shared {
         if facts.is_done("loaded") {
             return Ok(());
         }
+        let mut entries = vec![facts::done_entry("loaded"), facts::marker_entry(&new_marker(&origin(setup.task)))];
         if setup.task.phases.load {
             self.phase(Phase::Load);
             empty_keyless(setup, facts, &self.job.routes_of(facts)?).await?;
             loop {
+                if exact.is_none() {
+                    // before a column of a key gets another name
+                    setup.make_keys(facts).await?;
+                }
                 // what was altered and changed before P0 is in no log: the copy must hold it
                 let replay = self.replay(setup.lease, self.job.routes_of(facts)?, log.clone());
                 if replay.follow_in_load(facts).await? {
@@ -319,9 +341,16 @@ impl Shared {
                 }
                 let routes = self.job.routes_of(facts)?;
                 match self.loader(setup.lease, &routes, facts)?.run(facts, exact.take()).await {
-                    Ok(()) => break,
+                    Ok(indexed) => {
+                        if indexed {
+                            entries.push(facts::done_entry("indexed"));
+                        }
+                        break;
+                    }
                     Err(error) if error.is_transient() => return Err(error),
                     Err(error) => {
+                        *facts = Facts::from_entries(setup.target.ledger(&setup.task.name).await?);
+                        setup.make_keys(facts).await?;
                         let replay = self.replay(setup.lease, routes, log.clone());
                         if !replay.follow_in_load(facts).await? {
                             return Err(error);
@@ -332,8 +361,7 @@ impl Shared {
                 *facts = Facts::from_entries(setup.target.ledger(&setup.task.name).await?);
             }
         }
-        let marker = new_marker(&origin(setup.task));
-        setup.record(facts, vec![facts::done_entry("loaded"), facts::marker_entry(&marker)]).await?;
+        setup.record(facts, entries).await?;
         failpoint("load.done.recorded");
         Ok(())
     }
@@ -350,8 +378,8 @@ impl Shared {
             self.loader(setup.lease, routes, facts)?.run(facts, exact).await?;
             setup.record(facts, vec![facts::done_entry("loaded")]).await?;
         }
-        setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
-        setup.later(facts, Stage::AtFinish, 1).await?;
+        setup.after_load(facts).await?;
+        setup.at_finish(facts).await?;
         self.status.send_modify(|status| status.loaded = true);
         Ok(())
     }
@@ -402,9 +430,9 @@ impl Shared {
 
     /// For as long as no table is altered.
     async fn stream(&self, setup: &Setup<'_>, facts: &mut Facts, replay: &Replay, checkpoint: &mut Option<Checkpoint>) -> Result<()> {
+        self.sequences(setup).await?;
         if !facts.is_done("indexed") {
-            self.sequences(setup).await?;
-            setup.later(facts, Stage::AfterLoad, setup.task.limits.target_connections).await?;
+            setup.after_load(facts).await?;
             setup.record(facts, vec![facts::done_entry("indexed")]).await?;
         }
         self.phase(Phase::Streaming);
@@ -446,7 +474,9 @@ impl Shared {
             target: target.clone(),
             lease: lease.clone(),
             routes,
-            workers: task.limits.source_connections.min(task.limits.target_connections).max(1),
+            readers: task.limits.source_connections.min(task.limits.target_connections).max(1),
+            writers: task.limits.target_connections.max(1),
+            waiting: Waiting::of(facts)?,
             chunk_bytes: self.job.chunk_bytes,
             snapshot_age: task.limits.snapshot_age,
             over_old_rows: facts.is_done("resync"),

@@ -11,6 +11,7 @@ mod tenure;
 
 mod facts;
 mod setup;
+mod steps;
 
 mod load;
 
@@ -41,7 +42,7 @@ mod survey;
 pub use examine::{Difference, DifferenceKind, TableReport, VerifyReport};
 pub use finish::Removal;
 pub use holder::{life_of, this_process};
-pub use job::Job;
+pub use job::{Described, Job};
 pub use load::CHUNK_BYTES;
 pub use running::{Running, Status, Until};
 pub use storage::{FolderStorage, Storage};

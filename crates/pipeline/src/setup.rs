@@ -1,15 +1,17 @@
 //! What happens once, before rows move: tables described and mapped, existing ones dealt with, the schema made.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::{TryStreamExt, stream};
 use godwit_model::{
-    Alteration, Capabilities, Column, ColumnMapping, Create, DdlPolicy, Description, Error, Event, Existing, Lease, Observer, Present,
-    Result, SchemaItem, Source, Stage, Table, TableMapping, TableName, Target, Task, Writes, codes, failpoint,
+    Alteration, Capabilities, Column, ColumnMapping, Create, DdlPolicy, Description, Error, Existing, Lease, Observer, Present, Result,
+    SchemaItem, Source, Stage, Table, TableMapping, TableName, Target, Task, Writes, codes,
 };
 
 use crate::facts::{self, Facts};
+use crate::job::Described;
 use crate::load::Route;
+use crate::steps::{AtOnce, Builder, Waiting};
 
 pub(crate) struct Setup<'a> {
     pub task: &'a Task,
@@ -17,6 +19,7 @@ pub(crate) struct Setup<'a> {
     pub target: &'a dyn Target,
     pub lease: &'a Lease,
     pub observer: &'a Arc<dyn Observer>,
+    pub described: &'a Described,
 }
 
 /// The selected tables as they stand now, and the steps that the task asks for.
@@ -69,17 +72,26 @@ pub(crate) fn routes(task: &Task, tables: Vec<Table>) -> Result<Vec<Route>> {
 impl Setup<'_> {
     /// Once per task; after that the stored tables are the truth, whatever the source's catalog says meanwhile.
     pub async fn run(&self, facts: &mut Facts) -> Result<Vec<Route>> {
+        let described = self.described.take();
         if let Some(tables) = facts.tables()? {
             return routes(self.task, tables);
         }
-        let description = describe(self.task, self.source).await?;
+        let description = match described {
+            Some(description) => description,
+            None => describe(self.task, self.source).await?,
+        };
         let routes = routes(self.task, description.tables)?;
         self.existing(facts, &routes).await?;
-        self.perform(facts, &description.items, Stage::BeforeLoad, 1).await?;
+        let keys = if self.task.phases.load { &[][..] } else { &[Stage::Key][..] };
+        for stage in [Stage::BeforeLoad].iter().chain(keys) {
+            self.perform(facts, &self.open(facts, &description.items, *stage)?, AtOnce::Many).await?;
+        }
+        let waiting: Vec<&SchemaItem> =
+            description.items.iter().filter(|item| matches!(item.stage, Stage::Key | Stage::Index | Stage::AfterLoad)).collect();
         self.bring(facts, &routes).await?;
-        self.fit(&routes).await?;
+        self.fit(&routes, &self.open(facts, &description.items, Stage::Key)?).await?;
         let tables: Vec<Arc<Table>> = routes.iter().map(|route| route.table.clone()).collect();
-        let mut entries = vec![facts::tables_entry(&tables)];
+        let mut entries = vec![facts::tables_entry(&tables), facts::steps_entry(&waiting)];
         if self.task.from.is_none() {
             // behind a position of the past the stream begins with how the tables looked then
             entries.extend(tables.iter().zip(&description.looks).map(|(table, look)| facts::look_entry(&table.name, look)));
@@ -88,10 +100,21 @@ impl Setup<'_> {
         Ok(routes)
     }
 
-    /// Steps of a later stage, from the source's catalog as it is now.
-    pub async fn later(&self, facts: &mut Facts, stage: Stage, side_by_side: usize) -> Result<()> {
+    /// Steps after the load, from the source's catalog as it is now.
+    pub async fn after_load(&self, facts: &mut Facts) -> Result<()> {
         let description = describe(self.task, self.source).await?;
-        self.perform(facts, &description.items, stage, side_by_side).await
+        for stage in [Stage::Index, Stage::AfterLoad] {
+            let items = self.open(facts, &description.items, stage)?;
+            let done = self.builder().by_table(&items, self.task.limits.target_connections).await?;
+            facts.apply(&done);
+        }
+        Ok(())
+    }
+
+    /// Steps at finish, from the source's catalog as it is now.
+    pub async fn at_finish(&self, facts: &mut Facts) -> Result<()> {
+        let description = describe(self.task, self.source).await?;
+        self.perform(facts, &self.open(facts, &description.items, Stage::AtFinish)?, AtOnce::One).await
     }
 
     pub async fn record(&self, facts: &mut Facts, entries: Vec<godwit_model::Entry>) -> Result<()> {
@@ -141,66 +164,44 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// Every mapped column must be there, and the key must be one.
-    async fn fit(&self, routes: &[Route]) -> Result<()> {
+    /// Every key that waits, before its table is altered.
+    pub async fn make_keys(&self, facts: &mut Facts) -> Result<()> {
+        let waiting = Waiting::of(facts)?;
+        waiting.make_all_keys(self.builder(), self.task.limits.target_connections).await?;
+        facts.apply(&waiting.made());
+        Ok(())
+    }
+
+    /// Every mapped column must be there, and the key must be one, unless it comes by one of these steps.
+    async fn fit(&self, routes: &[Route], keys: &[&SchemaItem]) -> Result<()> {
         let names: Vec<TableName> = routes.iter().map(|route| route.mapping.target.clone()).collect();
         let present = self.target.present(&names).await?;
+        let there: HashMap<&TableName, &Table> = present.iter().map(|present| (&present.table.name, &present.table)).collect();
+        let coming: HashSet<&TableName> = keys.iter().filter_map(|item| item.table.as_ref()).collect();
         for route in routes {
-            let there = present.iter().find(|present| present.table.name == route.mapping.target);
-            fits(&route.mapping, there.map(|present| &present.table))?;
+            let key = if coming.contains(&route.mapping.target) { Key::Comes } else { Key::IsThere };
+            fits(&route.mapping, there.get(&route.mapping.target).copied(), key)?;
         }
         Ok(())
     }
 
-    async fn perform(&self, facts: &mut Facts, items: &[SchemaItem], stage: Stage, side_by_side: usize) -> Result<()> {
-        let kept = facts.existing()?.unwrap_or_default();
-        let wanted = items.iter().filter(|item| {
+    pub fn builder(&self) -> Builder<'_> {
+        Builder { target: self.target, lease: self.lease, observer: self.observer }
+    }
+
+    /// Steps of a stage that are not done, without those on tables that were there before the task.
+    fn open<'i>(&self, facts: &Facts, items: &'i [SchemaItem], stage: Stage) -> Result<Vec<&'i SchemaItem>> {
+        let kept: HashSet<TableName> = facts.existing()?.unwrap_or_default().into_iter().collect();
+        let is_open = |item: &&SchemaItem| {
             let of_kept = item.table.as_ref().is_some_and(|table| kept.contains(table));
             item.stage == stage && !of_kept && !facts.is_done(&facts::step_key(&item.id))
-        });
-        let wanted: Vec<&SchemaItem> = wanted.collect();
-        if side_by_side <= 1 {
-            for item in wanted {
-                self.step(item).await?;
-            }
-        } else {
-            self.perform_by_table(&wanted, side_by_side).await?;
-        }
-        let done: Vec<_> =
-            items.iter().filter(|item| item.stage == stage).map(|item| facts::done_entry(&facts::step_key(&item.id))).collect();
+        };
+        Ok(items.iter().filter(is_open).collect())
+    }
+
+    async fn perform(&self, facts: &mut Facts, items: &[&SchemaItem], at_once: AtOnce) -> Result<()> {
+        let done = self.builder().in_order(items, at_once).await?;
         facts.apply(&done);
-        Ok(())
-    }
-
-    /// Steps of one table in their order, those of different tables side by side, those of none at the end.
-    async fn perform_by_table(&self, items: &[&SchemaItem], side_by_side: usize) -> Result<()> {
-        let mut tables: Vec<(&TableName, Vec<&SchemaItem>)> = Vec::new();
-        for item in items {
-            let Some(table) = &item.table else { continue };
-            match tables.iter_mut().find(|(there, _)| *there == table) {
-                Some((_, steps)) => steps.push(item),
-                None => tables.push((table, vec![item])),
-            }
-        }
-        stream::iter(tables.into_iter().map(Ok::<_, Error>))
-            .try_for_each_concurrent(side_by_side, |(_, steps)| async move {
-                for item in steps {
-                    self.step(item).await?;
-                }
-                Ok(())
-            })
-            .await?;
-        for item in items.iter().filter(|item| item.table.is_none()) {
-            self.step(item).await?;
-        }
-        Ok(())
-    }
-
-    async fn step(&self, item: &SchemaItem) -> Result<()> {
-        failpoint("schema.step.before");
-        self.target.perform(self.lease, item, &facts::done_entry(&facts::step_key(&item.id))).await?;
-        failpoint("schema.step.after");
-        self.observer.event(Event::SchemaStep { id: item.id.clone() });
         Ok(())
     }
 }
@@ -241,7 +242,15 @@ pub(crate) fn judge_existing(policy: Existing, present: &[Present]) -> Result<()
     Ok(())
 }
 
-pub(crate) fn fits(mapping: &TableMapping, there: Option<&Table>) -> Result<()> {
+/// What is expected of a table's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    IsThere,
+    /// A step that was not done yet makes it.
+    Comes,
+}
+
+pub(crate) fn fits(mapping: &TableMapping, there: Option<&Table>, key: Key) -> Result<()> {
     let place = || format!("target table {}", mapping.target);
     let Some(there) = there else {
         return Err(Error::new(&codes::TABLE_MISSING, "the table is not there and the task does not create it")
@@ -252,6 +261,9 @@ pub(crate) fn fits(mapping: &TableMapping, there: Option<&Table>) -> Result<()> 
         return Err(Error::new(&codes::SCHEMA_MISMATCH, format!("the table has no column `{}`", missing.target))
             .at(place())
             .remedy("add the column, or map it to another name, or leave it out"));
+    }
+    if key == Key::Comes {
+        return Ok(());
     }
     let wanted = mapping.key_targets();
     let unique = |columns: &[usize]| {

@@ -1,5 +1,6 @@
 //! Looking before leaping: what a task would do, and what stands in its way. Changes nothing.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use godwit_model::{
@@ -25,6 +26,8 @@ pub struct PlanReport {
 pub struct CheckReport {
     /// Blockers first.
     pub findings: Vec<Finding>,
+    /// What the source was found to hold, for a task that begins now.
+    pub description: Description,
 }
 
 impl CheckReport {
@@ -56,7 +59,7 @@ impl Survey {
         findings.extend(self.existing(&description, &mappings).await?);
         findings.extend(keyless(&tables));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        Ok(CheckReport { findings })
+        Ok(CheckReport { findings, description })
     }
 
     fn refuse_same_store(&self) -> Result<()> {
@@ -77,15 +80,16 @@ impl Survey {
         }
         let names: Vec<TableName> = mappings.iter().map(|mapping| mapping.target.clone()).collect();
         let present = self.target.present(&names).await?;
-        let creates = |table: &TableName| description.items.iter().any(|item| item.table.as_ref() == Some(table));
+        let created: HashSet<&TableName> = description.items.iter().filter_map(|item| item.table.as_ref()).collect();
         let whole_file = description.items.iter().any(|item| item.table.is_none() && item.id.starts_with("FILE "));
         let mut errors: Vec<Error> = setup::judge_existing(self.task.existing, &present).err().into_iter().collect();
+        let tables: HashMap<&TableName, &Table> = present.iter().map(|present| (&present.table.name, &present.table)).collect();
         for mapping in mappings {
-            let there = present.iter().find(|present| present.table.name == mapping.target).map(|present| &present.table);
-            let comes = there.is_none() && (creates(&mapping.target) || whole_file);
+            let there = tables.get(&mapping.target).copied();
+            let comes = there.is_none() && (created.contains(&mapping.target) || whole_file);
             let replaced = self.task.existing == godwit_model::Existing::Replace;
             if !comes && !replaced {
-                errors.extend(setup::fits(mapping, there).err());
+                errors.extend(setup::fits(mapping, there, setup::Key::IsThere).err());
             }
         }
         Ok(errors.into_iter().map(|error| as_finding(&error)).collect())

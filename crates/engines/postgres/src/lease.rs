@@ -8,7 +8,7 @@ use bytes::Bytes;
 use godwit_model::{Checkpoint, Entry, Error, Holder, Lease, LeaseRecord, LogId, Position, Result, Sequence, TaskName, codes};
 use tokio_postgres::{Client, Row};
 
-use crate::error;
+use crate::{error, quote, writer};
 
 /// Any fixed number: it keeps two installs from racing on the catalog's unique indexes.
 const INSTALL_LOCK: i64 = 0x676f_6477_6974;
@@ -136,24 +136,60 @@ pub(crate) async fn ledger(client: &Client, task: &TaskName) -> Result<Vec<Entry
 const WRITE_ENTRIES: &str = "
 INSERT INTO godwit.ledger (task, key, value) SELECT $1, e.key, e.value FROM unnest($2::text[], $3::bytea[]) AS e(key, value)
 ON CONFLICT (task, key) DO UPDATE SET value = EXCLUDED.value";
+const OVERWRITE: &str = "ON CONFLICT (task, key) DO UPDATE SET value = EXCLUDED.value";
 const REMOVE_ENTRIES: &str = "DELETE FROM godwit.ledger WHERE task = $1 AND key = ANY($2)";
 
-/// Inside the open transaction. Of two entries with one key the last counts.
-pub(crate) async fn write_entries(client: &Client, task: &TaskName, entries: &[Entry]) -> Result<()> {
-    let mut last: std::collections::BTreeMap<&str, &[u8]> = std::collections::BTreeMap::new();
-    for entry in entries {
-        last.insert(&entry.key, &entry.value);
-    }
+/// What goes and what stays. Of two entries with one key the last counts.
+fn last_of_each(entries: &[Entry]) -> (Vec<&str>, Vec<(&str, &[u8])>) {
+    let last: std::collections::BTreeMap<&str, &[u8]> = entries.iter().map(|entry| (entry.key.as_str(), &entry.value[..])).collect();
     let (removed, kept): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, value)| value.is_empty());
+    (removed.into_iter().map(|(key, _)| key).collect(), kept)
+}
+
+/// Inside the open transaction.
+pub(crate) async fn write_entries(client: &Client, task: &TaskName, entries: &[Entry]) -> Result<()> {
+    let (removed, kept) = last_of_each(entries);
     if !kept.is_empty() {
         let (keys, values): (Vec<&str>, Vec<&[u8]>) = kept.into_iter().unzip();
         client.execute(WRITE_ENTRIES, &[&task.as_str(), &keys, &values]).await.map_err(error::from_server)?;
     }
     if !removed.is_empty() {
-        let keys: Vec<&str> = removed.into_iter().map(|(key, _)| key).collect();
-        client.execute(REMOVE_ENTRIES, &[&task.as_str(), &keys]).await.map_err(error::from_server)?;
+        client.execute(REMOVE_ENTRIES, &[&task.as_str(), &removed]).await.map_err(error::from_server)?;
     }
     Ok(())
+}
+
+/// The end of a transaction: its entries, the proof of the lease and the COMMIT in one message, so that the lease's row,
+/// which every writer of the task locks, is held for no round trip. Without the lease a division by zero keeps the COMMIT
+/// from running, and the transaction stays open, failed.
+pub(crate) async fn commit_with(client: &Client, lease: &Lease, entries: &[Entry]) -> Result<()> {
+    let task = quote::literal(lease.task.as_str());
+    let mut sql = String::new();
+    let (removed, kept) = last_of_each(entries);
+    if !kept.is_empty() {
+        let rows: Vec<String> =
+            kept.iter().map(|(key, value)| format!("({task}, {}, decode('{}', 'hex'))", quote::literal(key), hex(value))).collect();
+        let rows = rows.join(", ");
+        sql.push_str(&format!("INSERT INTO godwit.ledger (task, key, value) VALUES {rows} {OVERWRITE}; "));
+    }
+    if !removed.is_empty() {
+        let keys: Vec<String> = removed.iter().map(|key| quote::literal(key)).collect();
+        sql.push_str(&format!("DELETE FROM godwit.ledger WHERE task = {task} AND key IN ({}); ", keys.join(", ")));
+    }
+    sql.push_str(&format!(
+        "WITH proof AS (UPDATE godwit.lease SET counter = counter + 1 WHERE task = {task} AND epoch = {} RETURNING 1)
+         SELECT 1 / count(*)::int4 FROM proof; COMMIT",
+        lease.epoch
+    ));
+    client.batch_execute(&sql).await.map_err(|problem| match writer::is_division_by_zero(&problem) {
+        true => lost(lease),
+        false => error::from_server(problem),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// Removes what is kept for the task, and Godwit's tables once no task is left in them.

@@ -29,6 +29,7 @@ mod schema;
 mod sessions;
 mod snapshot;
 mod source;
+mod steps;
 mod target;
 mod traces;
 mod values;

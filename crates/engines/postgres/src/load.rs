@@ -36,9 +36,7 @@ pub(crate) async fn write_chunk(client: &Client, lease: &Lease, write: &ChunkWri
         }
         ChunkEnd::Valid { .. } => {}
     }
-    lease::write_entries(client, &lease.task, std::slice::from_ref(write.done)).await?;
-    lease::fence(client, lease).await?;
-    client.batch_execute("COMMIT").await.map_err(error::from_server)?;
+    lease::commit_with(client, lease, std::slice::from_ref(write.done)).await?;
     Ok(ChunkWritten::Written { rows: written })
 }
 

@@ -1,25 +1,51 @@
 //! Which tables the target has already.
 
+use std::collections::{HashMap, HashSet};
+
 use godwit_model::{Present, Result, TableName};
 use tokio_postgres::Client;
 
+use crate::schema::CatalogTable;
 use crate::{error, quote, schema};
 
+/// Tables asked for a first row in one statement, which locks them all for a moment.
+const ASKED_AT_ONCE: usize = 200;
+
 pub(crate) async fn read(client: &Client, names: &[TableName]) -> Result<Vec<Present>> {
-    let mut present = Vec::new();
-    for found in schema::read_named(client, names).await? {
-        let sql = format!("SELECT EXISTS (SELECT FROM {})", quote::table(&found.table.name));
-        let has_rows = client.query_one(&sql, &[]).await.map_err(error::from_server)?.get(0);
-        let referenced_by = referencing(client, found.oid).await?.into_iter().filter(|name| !names.contains(name)).collect();
-        present.push(Present { table: found.table, has_rows, referenced_by });
+    let tables = schema::read_named(client, names).await?;
+    let mut with_rows = HashSet::new();
+    for some in tables.chunks(ASKED_AT_ONCE) {
+        with_rows.extend(having_rows(client, some).await?);
     }
-    Ok(present)
+    let asked: HashSet<&TableName> = names.iter().collect();
+    let mut referenced = referencing(client, &tables, &asked).await?;
+    let present = tables.into_iter().map(|found| Present {
+        has_rows: with_rows.contains(&found.oid),
+        referenced_by: referenced.remove(&found.oid).unwrap_or_default(),
+        table: found.table,
+    });
+    Ok(present.collect())
 }
 
-async fn referencing(client: &Client, table: u32) -> Result<Vec<TableName>> {
-    let sql = "SELECT DISTINCT n.nspname::text, c.relname::text
+async fn having_rows(client: &Client, tables: &[CatalogTable]) -> Result<Vec<u32>> {
+    let one = |table: &CatalogTable| format!("SELECT {}::oid WHERE EXISTS (SELECT FROM {})", table.oid, quote::table(&table.table.name));
+    let sql = tables.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+    let rows = client.query(&sql, &[]).await.map_err(error::from_server)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Other tables than those asked about, by the table they refer to.
+async fn referencing(client: &Client, tables: &[CatalogTable], asked: &HashSet<&TableName>) -> Result<HashMap<u32, Vec<TableName>>> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let sql = "SELECT DISTINCT f.confrelid, n.nspname::text, c.relname::text
         FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE f.contype = 'f' AND f.confrelid = $1 AND f.conrelid <> $1 AND NOT c.relispartition ORDER BY 1, 2";
-    let rows = client.query(sql, &[&table]).await.map_err(error::from_server)?;
-    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+        WHERE f.contype = 'f' AND f.confrelid = ANY($1) AND f.conrelid <> f.confrelid AND NOT c.relispartition ORDER BY 2, 3";
+    let mut by_table: HashMap<u32, Vec<TableName>> = HashMap::new();
+    for row in client.query(sql, &[&oids]).await.map_err(error::from_server)? {
+        let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+        if !asked.contains(&name) {
+            by_table.entry(row.get(0)).or_default().push(name);
+        }
+    }
+    Ok(by_table)
 }

@@ -4,6 +4,7 @@
 //! ranges, `reg*`); a table with such a column travels as text. The writer sees the form from the first bytes.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,13 +14,16 @@ use tokio_postgres::{Client, CopyOutStream};
 
 use crate::chunk::BlockRange;
 use crate::connect::Session;
+use crate::snapshot::Idle;
 use crate::{error, quote, values};
 
 /// The first bytes of every binary COPY.
 pub(crate) const BINARY_SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 pub(crate) struct ChunkReader {
-    session: Session,
+    /// None: the chunk is read and the session is back home.
+    session: Option<Session>,
+    home: Arc<Idle>,
     stream: Pin<Box<CopyOutStream>>,
     range: BlockRange,
     binary: bool,
@@ -32,7 +36,7 @@ pub(crate) struct ChunkReader {
 
 impl ChunkReader {
     /// `session` has a transaction open on the snapshot.
-    pub(crate) async fn open(session: Session, range: BlockRange, spec: &ReadSpec<'_>) -> Result<Self> {
+    pub(crate) async fn open(session: Session, home: Arc<Idle>, range: BlockRange, spec: &ReadSpec<'_>) -> Result<Self> {
         let name = relation_name(&session, range.oid).await?;
         let sources: Vec<&str> = spec.mapping.columns.iter().map(|column| column.source.as_str()).collect();
         let binary = spec.native && !hides_object_numbers(&session, range.oid, &sources).await?;
@@ -41,7 +45,8 @@ impl ChunkReader {
         let sql = format!("COPY (SELECT {columns} FROM ONLY {name}{}) TO STDOUT (FORMAT {format})", range.condition());
         let stream = Box::pin(session.copy_out(&sql).await.map_err(error::from_server)?);
         let stride = (!spec.native).then_some(sources.len());
-        Ok(ChunkReader { session, stream, range, binary, stride, block_bytes: spec.block_bytes, messages: 0, ended: false })
+        let session = Some(session);
+        Ok(ChunkReader { session, home, stream, range, binary, stride, block_bytes: spec.block_bytes, messages: 0, ended: false })
     }
 
     /// Messages of the server (one row each) up to the size of a block; None at the end.
@@ -88,11 +93,13 @@ impl RowReader for ChunkReader {
         }
         // The lock of the read is still held: what is seen here held for the whole chunk.
         let sql = "SELECT coalesce(pg_relation_filenode($1::oid), 0)::oid";
-        let now: u32 = self.session.query_one(sql, &[&self.range.oid]).await.map_err(error::from_server)?.get(0);
+        let session = self.session.take().ok_or_else(|| Error::internal("a chunk was finished twice"))?;
+        let now: u32 = session.query_one(sql, &[&self.range.oid]).await.map_err(error::from_server)?.get(0);
         if now != self.range.filenode {
             return Ok(ChunkEnd::Stale);
         }
-        self.session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        self.home.give_back(session);
         Ok(ChunkEnd::Valid { rows: self.rows() })
     }
 }

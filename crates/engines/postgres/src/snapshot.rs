@@ -3,6 +3,7 @@
 //! One session (or the replication connection that made the slot) holds an exported snapshot open; every reader opens a
 //! transaction of its own on it. Dropping the holder ends the export, readers that began before go on.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -20,6 +21,22 @@ pub(crate) trait Holder: Send + Sync {}
 
 impl<T: Send + Sync> Holder for T {}
 
+/// Sessions that wait for the next chunk.
+#[derive(Default)]
+pub(crate) struct Idle(std::sync::Mutex<Vec<Session>>);
+
+impl Idle {
+    fn take(&self) -> Option<Session> {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| sessions.pop()).find(|session| !session.is_closed())
+    }
+
+    /// For a session without an open transaction.
+    pub(crate) fn give_back(&self, session: Session) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+}
+
 pub(crate) struct ExportedSnapshot {
     endpoint: EndpointConfig,
     name: String,
@@ -27,13 +44,23 @@ pub(crate) struct ExportedSnapshot {
     taken_at: Instant,
     /// For plans, which would otherwise each cost a connection.
     planner: Mutex<Option<Session>>,
+    /// Sessions whose chunk is read, without a transaction: a small chunk costs less than a connection.
+    readers: Arc<Idle>,
     _holder: Box<dyn Holder>,
 }
 
 impl ExportedSnapshot {
     /// A snapshot that someone else exported and `holder` keeps.
     pub(crate) fn held_by(endpoint: EndpointConfig, name: String, exact: bool, holder: Box<dyn Holder>) -> Self {
-        ExportedSnapshot { endpoint, name, exact, taken_at: Instant::now(), planner: Mutex::new(None), _holder: holder }
+        ExportedSnapshot {
+            endpoint,
+            name,
+            exact,
+            taken_at: Instant::now(),
+            planner: Mutex::new(None),
+            readers: Arc::default(),
+            _holder: holder,
+        }
     }
 
     /// A new one, kept by a session of ours.
@@ -46,7 +73,10 @@ impl ExportedSnapshot {
 
     /// A session with a transaction on this snapshot.
     async fn reader(&self) -> Result<Session> {
-        let session = connect::sql(&self.endpoint, "godwit load").await?;
+        let session = match self.readers.take() {
+            Some(session) => session,
+            None => connect::sql(&self.endpoint, "godwit load").await?,
+        };
         let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", quote::literal(&self.name));
         session.batch_execute(&sql).await.map_err(|problem| {
             let error = error::from_server(problem);
@@ -57,14 +87,15 @@ impl ExportedSnapshot {
     }
 }
 
+/// By number, one by one (`OFFSET 0` keeps it so): the guess that a partition tree has a thousand members would read the
+/// whole catalog for each table.
 const LEAVES: &str = "
 SELECT l.oid, coalesce(pg_relation_filenode(l.oid), 0)::oid, pg_relation_size(l.oid) / current_setting('block_size')::int8,
        coalesce(pg_table_size(l.oid), 0), greatest(l.reltuples, 0)::float8,
        l.relkind = 'r', coalesce(a.amname = 'heap', false), l.oid::regclass::text
-FROM pg_class l LEFT JOIN pg_am a ON a.oid = l.relam
-WHERE l.oid IN (SELECT c.oid FROM pg_class c WHERE c.oid = $1::text::regclass AND c.relkind <> 'p'
-                UNION ALL SELECT t.relid FROM pg_partition_tree($1::text::regclass) t WHERE t.isleaf)
-  AND l.relkind <> 'p'
+FROM (SELECT $1::text::regclass::oid AS oid UNION SELECT t.relid FROM pg_partition_tree($1::text::regclass) t WHERE t.isleaf) t
+CROSS JOIN LATERAL (SELECT * FROM pg_class c WHERE c.oid = t.oid OFFSET 0) l LEFT JOIN pg_am a ON a.oid = l.relam
+WHERE l.relkind <> 'p'
 ORDER BY l.oid";
 
 async fn measure(client: &Client, table: &Table) -> Result<Vec<Measured>> {
@@ -118,6 +149,6 @@ impl Snapshot for ExportedSnapshot {
     async fn read(&self, spec: &ReadSpec<'_>) -> Result<Box<dyn RowReader>> {
         let range = chunk::parse(&spec.chunk.spec)?;
         let session = self.reader().await?;
-        Ok(Box::new(ChunkReader::open(session, range, spec).await?))
+        Ok(Box::new(ChunkReader::open(session, self.readers.clone(), range, spec).await?))
     }
 }

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::digest::ServerExaminer;
 use crate::sessions::Sessions;
-use crate::{alter, apply, check, connect, error, identity, lease, load, present, quote, schema, writer};
+use crate::{alter, apply, check, connect, error, identity, lease, load, present, quote, schema, steps, writer};
 
 pub(crate) struct PostgresTarget {
     sessions: Arc<Sessions>,
@@ -41,11 +41,6 @@ impl PostgresTarget {
         Ok(())
     }
 }
-
-const BEGIN: &str = "BEGIN";
-/// Steps come from `pg_dump` and from us alike: nothing may be looked up by a path, and a function may speak of tables
-/// that are made later.
-const BEGIN_SCHEMA: &str = "BEGIN; SET LOCAL search_path TO ''; SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content";
 
 #[async_trait]
 impl Target for PostgresTarget {
@@ -114,12 +109,14 @@ impl Target for PostgresTarget {
     }
 
     async fn record(&self, lease: &Lease, entries: &[Entry]) -> Result<()> {
-        self.in_transaction(lease, BEGIN, &[], entries).await
+        self.in_transaction(lease, &[], entries).await
     }
 
-    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()> {
-        let step = self.in_transaction(lease, BEGIN_SCHEMA, &item.sql, std::slice::from_ref(done)).await;
-        step.map_err(|error| error.at_least_at(|| item.id.clone()))
+    async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
+        let session = self.sessions.take().await?;
+        steps::perform(&session, lease, items, done).await?;
+        session.give_back();
+        Ok(())
     }
 
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
@@ -129,12 +126,12 @@ impl Target for PostgresTarget {
         }
         let verb = if drop { "DROP TABLE IF EXISTS" } else { "TRUNCATE" };
         let statements = if names.is_empty() { Vec::new() } else { vec![format!("{verb} {names}")] };
-        self.in_transaction(lease, BEGIN, &statements, std::slice::from_ref(done)).await
+        self.in_transaction(lease, &statements, std::slice::from_ref(done)).await
     }
 
     async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {
         let session = self.sessions.take().await?;
-        let begin = format!("{BEGIN_SCHEMA}; {}", writer::provenance(&lease.task, ""));
+        let begin = steps::begin(lease);
         session.batch_execute(&begin).await.map_err(error::from_server)?;
         alter::perform(&session, alteration).await?;
         lease::write_entries(&session, &lease.task, entries).await?;
@@ -151,15 +148,15 @@ impl Target for PostgresTarget {
         Ok(written)
     }
 
-    async fn applier(&self, lease: &Lease, mappings: &[Arc<TableMapping>]) -> Result<Box<dyn Applier>> {
+    async fn applier(&self, lease: &Lease, _mappings: &[Arc<TableMapping>]) -> Result<Box<dyn Applier>> {
         let session = connect::sql(self.sessions.endpoint(), "godwit apply").await?;
         writer::prepare(&session).await?;
-        Ok(Box::new(apply::PostgresApplier::open(session, lease, mappings).await?))
+        Ok(Box::new(apply::PostgresApplier::open(session, lease).await?))
     }
 
     async fn set_sequences(&self, lease: &Lease, values: &[SequenceValue]) -> Result<()> {
         let session = self.sessions.take().await?;
-        session.batch_execute(BEGIN).await.map_err(error::from_server)?;
+        session.batch_execute("BEGIN").await.map_err(error::from_server)?;
         lease::fence(&session, lease).await?;
         schema::set_values(&session, values).await?;
         session.batch_execute("COMMIT").await.map_err(error::from_server)?;
@@ -217,15 +214,13 @@ impl PostgresTarget {
     }
 
     /// Statements, entries and the proof of the lease in one durable transaction.
-    async fn in_transaction(&self, lease: &Lease, begin: &str, statements: &[String], entries: &[Entry]) -> Result<()> {
+    async fn in_transaction(&self, lease: &Lease, statements: &[String], entries: &[Entry]) -> Result<()> {
         let session = self.sessions.take().await?;
-        session.batch_execute(&format!("{begin}; {}", writer::provenance(&lease.task, ""))).await.map_err(error::from_server)?;
+        session.batch_execute(&format!("BEGIN; {}", writer::provenance(&lease.task, ""))).await.map_err(error::from_server)?;
         for statement in statements {
             session.batch_execute(statement).await.map_err(error::from_server)?;
         }
-        lease::write_entries(&session, &lease.task, entries).await?;
-        lease::fence(&session, lease).await?;
-        session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        lease::commit_with(&session, lease, entries).await?;
         session.give_back();
         Ok(())
     }

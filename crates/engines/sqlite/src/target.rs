@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::apply::SqliteApplier;
 use crate::connect::{LOCK_WAIT, Location, Purpose};
 use crate::digest::SqliteExaminer;
-use crate::error::Told;
+use crate::error::{Told, from_sqlite, is_duplicate_row};
 use crate::schema::{self, MAIN};
 use crate::session::Session;
 use crate::source::capabilities;
@@ -139,11 +139,13 @@ impl Target for SqliteTarget {
         self.write(move |connection| under_lease(connection, &lease, &entries, |_| Ok(()))).await
     }
 
-    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()> {
-        let (lease, item, done) = (lease.clone(), item.clone(), done.clone());
+    async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
+        let items: Vec<SchemaItem> = items.iter().map(|item| (*item).clone()).collect();
+        let (lease, done) = (lease.clone(), done.to_vec());
         self.write(move |connection| {
-            under_lease(connection, &lease, &[done], |connection| {
-                item.sql.iter().try_for_each(|sql| connection.execute_batch(sql).told().map_err(|error| error.at(item.id.clone())))
+            under_lease(connection, &lease, &done, |connection| {
+                let mut statements = items.iter().flat_map(|item| item.sql.iter().map(move |sql| (item, sql)));
+                statements.try_for_each(|(item, sql)| connection.execute_batch(sql).map_err(|problem| refused_step(item, problem)))
             })
         })
         .await
@@ -198,6 +200,18 @@ impl Target for SqliteTarget {
     fn examiner(&self) -> &dyn Examiner {
         &self.examiner
     }
+}
+
+fn refused_step(item: &SchemaItem, problem: rusqlite::Error) -> Error {
+    if !is_duplicate_row(&problem) {
+        return from_sqlite(problem).at(item.id.clone());
+    }
+    let place = item.table.as_ref().map_or_else(|| item.id.clone(), |table| format!("table {table}"));
+    Error::new(&codes::KEY_EXISTS, "rows that were loaded share a value of a unique index")
+        .at(place)
+        .detail(item.id.clone())
+        .effect("the index was not made, the rows stay")
+        .remedy("look whether someone else writes to the target's table; empty it, or use `existing: truncate`")
 }
 
 fn under_lease(connection: &mut Connection, lease: &Lease, entries: &[Entry], act: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {

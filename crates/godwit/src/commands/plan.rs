@@ -13,8 +13,13 @@ use crate::signal::Signals;
 use crate::values::{bytes, count, counted};
 use crate::wiring::Stores;
 
-const STAGES: [(Stage, &str); 3] =
-    [(Stage::BeforeLoad, "before the load"), (Stage::AfterLoad, "after the load"), (Stage::AtFinish, "at finish")];
+const STAGES: [(Stage, &str); 5] = [
+    (Stage::BeforeLoad, "before the load"),
+    (Stage::Key, "with a table's last row"),
+    (Stage::Index, "with a table's last row, indexes"),
+    (Stage::AfterLoad, "after the load"),
+    (Stage::AtFinish, "at finish"),
+];
 
 pub async fn plan(args: Plan) -> Result<Answer> {
     let stores = Stores::load(&args.place.task).await?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use godwit_model::{Result, codes};
-use godwit_pipeline::Until;
+use godwit_pipeline::{Described, Job, Until};
 use godwit_store::StateFolder;
 use serde_json::json;
 
@@ -26,15 +26,15 @@ pub async fn run(args: Run, output: Output) -> Result<Answer, Failure> {
     let path = state::path_of(&args.place, &stores.task.name);
     let mut watch = Watch::begin(output);
     warn(&watch, &stores);
-    let folder = match signals.or(prepare(&stores, &path, &watch)).await? {
-        Prepared::Ready(folder) => folder,
+    let (folder, described) = match signals.or(prepare(&stores, &path, &watch)).await? {
+        Prepared::Ready(folder, described) => (folder, described),
         Prepared::Blocked(answer) => return Ok(answer),
     };
     let control = Control::open(&folder, stores.fingerprint(), &watch).unwrap_or_else(|error| {
         watch.show(Happening::Warning { text: format!("no other process can ask this run for something: {error:?}") });
         Control::none(&folder)
     });
-    let job = stores.job(&folder, watch.observer());
+    let job = Job { described, ..stores.job(&folder, watch.observer()) };
     let running = if args.resync { job.resync() } else { job.start() };
     let session = Session { running, control, signals: &mut signals, watch: &watch, folder };
     let end = session.attend(until(args.until)).await;
@@ -54,13 +54,13 @@ pub async fn run(args: Run, output: Output) -> Result<Answer, Failure> {
 }
 
 enum Prepared {
-    Ready(Arc<StateFolder>),
+    Ready(Arc<StateFolder>, Described),
     Blocked(Answer),
 }
 
 /// A task that has not begun is checked first; a folder that is there already is asked before any store.
 async fn prepare(stores: &Stores, path: &Path, watch: &Watch) -> Result<Prepared> {
-    let mut folder = None;
+    let (mut folder, mut described) = (None, Described::default());
     if StateFolder::exists(path) {
         folder = Some(state::open(stores, path).await?);
     }
@@ -72,13 +72,14 @@ async fn prepare(stores: &Stores, path: &Path, watch: &Watch) -> Result<Prepared
         for finding in &report.findings {
             watch.show(Happening::Note { text: check::line(finding) });
         }
+        described = Described::now(report.description);
     }
     let folder = match folder {
         Some(folder) => folder,
         None => state::open(stores, path).await?,
     };
     state::forget_proof(&folder);
-    Ok(Prepared::Ready(folder))
+    Ok(Prepared::Ready(folder, described))
 }
 
 pub fn warn(watch: &Watch, stores: &Stores) {

@@ -366,3 +366,38 @@ async fn a_transaction_of_more_incomplete_rows_than_a_list_holds_ends_equal() {
     running.pass().await.unwrap();
     assert_eq!(world.first.view().sorted_rows(&name), world.second.view().sorted_rows(&name));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_rows_are_all_there_stays_exact_whichever_step_behind_them_fails() {
+    // the first step makes the tables; behind the rows come keys, indexes and unique constraints
+    for number in 1..=3 {
+        for fault in [Fault::Reject, Fault::LostAnswer] {
+            let (world, _) = world(number, false);
+            let plan = Arc::new(FaultPlan::new(0));
+            (0..number).for_each(|_| plan.order("target.perform", Fault::Slow(Duration::ZERO)));
+            plan.order("target.perform", fault);
+            let mut running = with_faults(world.job(), &plan).start();
+            running.reach(Until::Consistent).await.unwrap();
+            assert!(running.status().attempt > 1, "step {number} did not fail");
+            running.pass().await.unwrap();
+            world.assert_equal(&format!("step {number}: {fault:?}"));
+            let ledger = memory::target(&world.second).ledger(&world.task.name).await.unwrap();
+            assert!(!ledger.iter().any(|entry| entry.key == "inexact"), "step {number}: {fault:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_of_someone_else_is_noticed_when_the_key_is_made() {
+    let (world, _) = world(1, false);
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut hold = plan.hold("target.write_chunk");
+    let mut running = with_faults(world.job(), &plan).start();
+    hold.reached().await;
+    let mine = vec![int(0), int(1), text("mine")];
+    world.second.transaction(|tx| tx.insert(&accounts().name, mine)).unwrap();
+    hold.release();
+    let error = running.reach(Until::Consistent).await.unwrap_err();
+    assert!(error.is(&codes::KEY_EXISTS), "{error:?}");
+    assert!(error.place().is_some_and(|place| place.contains("account")), "{error:?}");
+}

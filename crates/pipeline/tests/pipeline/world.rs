@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{LogId, Result, TableName, Task, Value};
-use godwit_pipeline::{CHUNK_BYTES, Job, Life, Running, Storage, this_process};
+use godwit_pipeline::{CHUNK_BYTES, Described, Job, Life, Running, Storage, this_process};
 use godwit_store::{ChangeLog, MemoryLog, Spool, SpoolLimits};
 use godwit_testkit::faults::{self, FaultPlan};
 use godwit_testkit::memory::{self, MemoryStore, SourceOptions, TableSpec, Transaction, View};
@@ -64,7 +64,7 @@ pub struct World {
 }
 
 pub fn accounts() -> TableSpec {
-    TableSpec::new("shop", "account").column("id", "int").column("amount", "int").large("note", "text").key(&["id"])
+    TableSpec::new("shop", "account").column("id", "int").column("amount", "int").large("note", "text").key(&["id"]).index("account_amount")
 }
 
 pub fn purses() -> TableSpec {
@@ -109,6 +109,7 @@ impl World {
             storage: self.storage.clone(),
             observer: self.recorder.clone(),
             holder: this_process(),
+            described: Described::default(),
             // in one test process every earlier holder was dropped before
             life: |_| Life::Gone,
             chunk_bytes: self.chunk_bytes,
@@ -137,6 +138,7 @@ impl World {
             if here.has_table(&spec.name) || there.has_table(&spec.name) {
                 assert_eq!(of(&here), of(&there), "{context}: {} by {columns:?}", spec.name);
             }
+            assert_eq!(here.structure(&spec.name), there.structure(&spec.name), "{context}: what {} is found by", spec.name);
         }
     }
 }

@@ -541,9 +541,13 @@ pub async fn schema_steps_are_performed_once(harness: &dyn Harness) {
     let steps = described.items.iter().filter(|item| item.table.as_ref() == Some(&names[0]));
     for (number, item) in steps.enumerate() {
         let done = entry(&format!("step/{number}"), "done");
-        ready.target.perform(&ready.lease, item, &done).await.unwrap_or_else(|error| panic!("{}: {error}", item.id));
+        ready
+            .target
+            .perform(&ready.lease, &[item], std::slice::from_ref(&done))
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", item.id));
         assert!(ready.entries().await.contains(&done), "the mark comes with the step");
-        let again = ready.target.perform(&ready.lease, item, &entry("again", "1")).await;
+        let again = ready.target.perform(&ready.lease, &[item], &[entry("again", "1")]).await;
         assert!(again.is_err(), "{} is there already", item.id);
     }
     let after = ready.target.present(&names).await.expect("tables are described").remove(0).table;

@@ -63,8 +63,8 @@ impl Target for FaultyTarget {
         self.plan.around("target.record", self.inner.record(lease, entries)).await
     }
 
-    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()> {
-        self.plan.around("target.perform", self.inner.perform(lease, item, done)).await
+    async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
+        self.plan.around("target.perform", self.inner.perform(lease, items, done)).await
     }
 
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {

@@ -10,7 +10,8 @@ use super::state::State;
 
 const SEPARATOR: char = '\u{1f}';
 
-/// The steps that make the table elsewhere under its mapped names: the table first, each unique constraint after the load.
+/// The steps that make the table elsewhere under its mapped names: the table, its key, its indexes, and last each unique
+/// constraint.
 pub(super) fn items(spec: &TableSpec, mapping: &TableMapping) -> Vec<SchemaItem> {
     let mut sql = vec![line(&["table", &mapping.target.schema, &mapping.target.name])];
     for column in &mapping.columns {
@@ -19,11 +20,20 @@ pub(super) fn items(spec: &TableSpec, mapping: &TableMapping) -> Vec<SchemaItem>
         let large = if spec.large.contains(&column.source) { "large" } else { "" };
         sql.push(line(&["column", &column.target, &column.type_name, nullable, large]));
     }
-    sql.push(line(&[&["key"], mapping.key_targets().as_slice()].concat()));
     sql.push(line(&["folds", if spec.folds_case { "yes" } else { "" }]));
     sql.push(line(&["full", if spec.full_old_images { "yes" } else { "" }]));
-    let id = format!("TABLE {}", mapping.target);
-    let mut items = vec![SchemaItem { id, stage: Stage::BeforeLoad, table: Some(mapping.target.clone()), sql }];
+    let table = &mapping.target;
+    let item = |stage, id: String, sql| SchemaItem { id, stage, table: Some(table.clone()), sql };
+    let mut items = vec![item(Stage::BeforeLoad, format!("TABLE {table}"), sql)];
+    if mapping.has_key() {
+        let key = line(&[&["key", &table.schema, &table.name], mapping.key_targets().as_slice()].concat());
+        items.push(item(Stage::Key, format!("KEY {table}"), vec![key]));
+    }
+    let index = |name: &String| {
+        let sql = line(&["index", &table.schema, &table.name, name]);
+        item(Stage::Index, format!("INDEX {table} {name}"), vec![sql])
+    };
+    items.extend(spec.indexes.iter().map(index));
     items.extend(spec.uniques.iter().filter_map(|unique| unique_item(spec, mapping, unique)));
     items
 }
@@ -51,6 +61,8 @@ pub(super) fn perform(state: &mut State, item: &SchemaItem, file: u64) -> Result
     let parts: Vec<&str> = first.split(SEPARATOR).collect();
     match parts.as_slice() {
         ["table", schema, name] => create(state, TableSpec::new(schema, name), &item.sql[1..], file),
+        ["key", schema, table, columns @ ..] => add_key(state, &TableName::new(*schema, *table), columns),
+        ["index", schema, table, name] => add_index(state, &TableName::new(*schema, *table), name),
         ["unique", schema, table, name, columns @ ..] => add_unique(state, &TableName::new(*schema, *table), name, columns),
         _ => Err(refused(first)),
     }
@@ -74,13 +86,32 @@ fn create(state: &mut State, mut spec: TableSpec, lines: &[String], file: u64) -
                     spec.large.push((*name).to_owned());
                 }
             }
-            ["key", names @ ..] => spec = spec.key(names),
             ["folds", answer] => spec.folds_case = *answer == "yes",
             ["full", answer] => spec.full_old_images = *answer == "yes",
             _ => return Err(refused(text)),
         }
     }
     state.tables.insert(spec.name.clone(), Heap::new(spec, file).into());
+    Ok(())
+}
+
+fn add_key(state: &mut State, table: &TableName, columns: &[&str]) -> Result<()> {
+    let heap = state.heap(table)?;
+    if !heap.spec.key.is_empty() {
+        return Err(Error::new(&codes::SERVER_REFUSED, format!("table {table} has a key already")));
+    }
+    let next = heap.reshaped((*heap.spec).clone().key(columns), Clone::clone)?;
+    state.tables.insert(table.clone(), next.into());
+    Ok(())
+}
+
+fn add_index(state: &mut State, table: &TableName, name: &str) -> Result<()> {
+    let heap = state.heap(table)?;
+    if heap.spec.indexes.iter().any(|there| there == name) {
+        return Err(Error::new(&codes::SERVER_REFUSED, format!("index `{name}` is there already")));
+    }
+    let next = heap.reshaped((*heap.spec).clone().index(name), Clone::clone)?;
+    state.tables.insert(table.clone(), next.into());
     Ok(())
 }
 

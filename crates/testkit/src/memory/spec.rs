@@ -10,6 +10,8 @@ pub struct TableSpec {
     /// Indices into `columns`; empty without a key.
     pub key: Vec<usize>,
     pub uniques: Vec<UniqueKey>,
+    /// Names of indexes that refuse nothing; nothing is found by them either.
+    pub indexes: Vec<String>,
     /// Names of columns whose unchanged values an update leaves unsent.
     pub large: Vec<String>,
     /// Old images hold the whole row. Always so without a key.
@@ -25,6 +27,7 @@ impl TableSpec {
             columns: Vec::new(),
             key: Vec::new(),
             uniques: Vec::new(),
+            indexes: Vec::new(),
             large: Vec::new(),
             full_old_images: false,
             folds_case: false,
@@ -67,6 +70,11 @@ impl TableSpec {
     pub fn unique(mut self, name: &str, columns: &[&str]) -> Self {
         let columns = self.indices(columns);
         self.uniques.push(UniqueKey { name: name.into(), columns });
+        self
+    }
+
+    pub fn index(mut self, name: &str) -> Self {
+        self.indexes.push(name.into());
         self
     }
 

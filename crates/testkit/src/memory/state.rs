@@ -72,6 +72,17 @@ impl View {
         self.0.tables.get(table).map(|heap| heap.spec.columns.iter().map(|column| column.name.clone()).collect()).unwrap_or_default()
     }
 
+    /// Names of the key's columns, of indexes and of unique constraints, sorted.
+    pub fn structure(&self, table: &TableName) -> Option<Vec<String>> {
+        let spec = &self.0.tables.get(table)?.spec;
+        let key = spec.key.iter().map(|index| format!("key {}", spec.columns[*index].name));
+        let uniques = spec.uniques.iter().map(|unique| format!("unique {}", unique.name));
+        let indexes = spec.indexes.iter().map(|index| format!("index {index}"));
+        let mut all: Vec<String> = key.chain(uniques).chain(indexes).collect();
+        all.sort_unstable();
+        Some(all)
+    }
+
     pub fn has_table(&self, table: &TableName) -> bool {
         self.0.tables.contains_key(table)
     }

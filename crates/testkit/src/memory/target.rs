@@ -113,16 +113,17 @@ impl Target for MemoryTarget {
         self.write(|state| Fenced::entries(lease, entries).apply(state))
     }
 
-    async fn perform(&self, lease: &Lease, item: &SchemaItem, done: &Entry) -> Result<()> {
+    async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
         self.store.change(|core| {
             core.connect()?;
-            if let Some(table) = &item.table {
-                core.untouched(table)?;
-            }
-            let file = core.next_file();
+            items.iter().filter_map(|item| item.table.as_ref()).try_for_each(|table| core.untouched(table))?;
+            let files: Vec<u64> = items.iter().map(|_| core.next_file()).collect();
             core.publish_by_godwit(|state| {
-                Fenced::entries(lease, std::slice::from_ref(done)).apply(state)?;
-                schema_text::perform(state, item, file)
+                Fenced::entries(lease, done).apply(state)?;
+                let step = |(item, file): (&&SchemaItem, u64)| {
+                    schema_text::perform(state, item, file).map_err(|error| error.at_least_at(|| item.id.clone()))
+                };
+                items.iter().zip(files).try_for_each(step)
             })
         })
     }

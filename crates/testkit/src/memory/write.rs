@@ -1,6 +1,6 @@
 //! Runs one set-based write in a transaction under way.
 
-use godwit_model::{Error, Result, Row, TableWrite, Value, WriteKind};
+use godwit_model::{Error, Result, Row, TableWrite, Value, WriteKind, codes};
 
 use super::heap::{Heap, Slot};
 use super::open::Open;
@@ -46,6 +46,9 @@ impl<'a> Plan<'a> {
         let needs_key = matches!(write.kind, WriteKind::Upsert | WriteKind::Update | WriteKind::Delete);
         if needs_key && (mapping.key.is_empty() || (write.kind == WriteKind::Upsert && key.is_none())) {
             return Err(Error::internal(format!("a write by key to table {} without its key", mapping.target)));
+        }
+        if needs_key && heap.spec.key.is_empty() {
+            return Err(Error::new(&codes::SERVER_REFUSED, format!("table {} has no key to find rows by", mapping.target)));
         }
         if write.kind != WriteKind::Truncate && !write.rows.is_empty() && write.rows.stride() != leading + columns.len() {
             return Err(Error::internal(format!("a write to table {} has rows of the wrong width", mapping.target)));

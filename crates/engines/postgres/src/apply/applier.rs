@@ -60,21 +60,18 @@ const SETTINGS: &str = "SET synchronous_commit = off; SET plan_cache_mode = forc
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; SET jit = off";
 
 impl PostgresApplier {
-    pub(crate) async fn open(session: Session, lease: &Lease, mappings: &[Arc<TableMapping>]) -> Result<Self> {
+    /// Tables are looked at when they are first written to: of thousands most rest.
+    pub(crate) async fn open(session: Session, lease: &Lease) -> Result<Self> {
         session.batch_execute(SETTINGS).await.map_err(error::from_server)?;
         let move_checkpoint = session.prepare(lease::MOVE_CHECKPOINT).await.map_err(error::from_server)?;
-        let mut applier = PostgresApplier {
+        Ok(PostgresApplier {
             session,
             lease: lease.clone(),
             open: false,
             tables: HashMap::new(),
             statements: HashMap::new(),
             move_checkpoint,
-        };
-        for mapping in mappings {
-            applier.know(mapping).await?;
-        }
-        Ok(applier)
+        })
     }
 
     /// Reads the target table unless it is known under this very mapping.

@@ -8,7 +8,8 @@ use crate::{error, quote};
 
 /// `format_type` with -1 gives the name under which a cast checks nothing and cuts nothing (`bpchar`, not `character`,
 /// which would be `character(1)`). A type whose arrays are not separated by commas has no literal of ours; composites (and
-/// domains over them, of the same category) `unnest` would take apart.
+/// domains over them, of the same category) `unnest` would take apart. A table that others refer to has triggers: only then are all
+/// constraints looked through.
 const COLUMNS: &str = "
 SELECT a.attname::text, format_type(a.atttypid, -1),
        t.typarray <> 0 AND t.typdelim = ',' AND t.typcategory <> 'C' AND NOT (t.typtype = 'b' AND t.typcategory = 'A'),
@@ -23,7 +24,7 @@ SELECT a.attname::text, format_type(a.atttypid, -1),
         WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid AND k.number = a.attnum
         ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1),
        c.relkind <> 'p',
-       EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
+       c.relhastriggers AND EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
        c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid)
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";

@@ -1,5 +1,7 @@
 //! The selected tables: may they be read, published, and identified row by row?
 
+use std::collections::HashSet;
+
 use godwit_model::{Finding, Result, SourceNeeds, TableName, Writes, codes};
 use tokio_postgres::Client;
 
@@ -12,7 +14,8 @@ const MOST_NAMED: usize = 5;
 pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     let names: Vec<TableName> = needs.tables.iter().map(|table| table.name.clone()).collect();
     let tables = schema::read_named(client, &names).await?;
-    for name in names.iter().filter(|name| !tables.iter().any(|table| table.table.name == **name)) {
+    let there: HashSet<&TableName> = tables.iter().map(|table| &table.table.name).collect();
+    for name in names.iter().filter(|name| !there.contains(name)) {
         let what = format!("there is no table {name}");
         findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "look at the selection"));
     }

@@ -1,6 +1,8 @@
 //! The target's rights, and how its tables fit.
 
-use godwit_model::{Create, Existing, Finding, Result, TargetNeeds, codes};
+use std::collections::HashMap;
+
+use godwit_model::{Create, Existing, Finding, Present, Result, TableName, TargetNeeds, codes};
 use tokio_postgres::Client;
 
 use super::source::{collations, pooler, version};
@@ -128,8 +130,9 @@ async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
 async fn existing(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     let names: Vec<_> = needs.mappings.iter().map(|mapping| mapping.target.clone()).collect();
     let present = present::read(client, &names).await?;
+    let present: HashMap<&TableName, &Present> = present.iter().map(|present| (&present.table.name, present)).collect();
     for mapping in needs.mappings {
-        let Some(there) = present.iter().find(|table| table.table.name == mapping.target) else {
+        let Some(there) = present.get(&mapping.target) else {
             if needs.task.schema.create == Create::None {
                 let what = format!("the target has no table {}", mapping.target);
                 findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "create it, or let the task do so (schema.create)"));

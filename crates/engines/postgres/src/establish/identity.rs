@@ -20,7 +20,7 @@ WITH wanted AS (
   JOIN pg_namespace n ON n.nspname = w.schema
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
   LEFT JOIN LATERAL (SELECT relid FROM pg_partition_tree(c.oid) WHERE c.relkind = 'p' AND isleaf) t ON true),
-indexes AS (
+indexes AS MATERIALIZED (
   SELECT i.indrelid, i.indisprimary, i.indisreplident, x.relname AS name,
          i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid
            AND bool_and(a.attnotnull) AS fits,

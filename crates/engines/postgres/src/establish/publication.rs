@@ -1,5 +1,6 @@
 //! The publication: exactly the task's tables, and, in its comment, what was changed on them for its sake.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use godwit_model::{Error, Result, Table, TableName, codes};
@@ -114,10 +115,10 @@ pub(super) async fn published(client: &Client, tables: &[Arc<Table>]) -> Result<
     let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
     let rows = client.query(KINDS, &[&schemas, &names]).await.map_err(error::from_server)?;
+    let kinds: HashMap<i64, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let mut list = Vec::with_capacity(tables.len());
-    for (index, table) in tables.iter().enumerate() {
-        let row = rows.iter().find(|row| usize::try_from(row.get::<_, i64>(0)) == Ok(index + 1));
-        let is_partitioned: bool = row.ok_or_else(|| missing(&table.name))?.get(1);
+    for (place, table) in (1..).zip(tables) {
+        let is_partitioned = *kinds.get(&place).ok_or_else(|| missing(&table.name))?;
         // Children by inheritance are tables of their own; partitions belong to their root.
         let only = if is_partitioned { "" } else { "ONLY " };
         list.push(format!("{only}{}", quote::table(&table.name)));

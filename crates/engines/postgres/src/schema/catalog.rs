@@ -71,15 +71,13 @@ pub(crate) const SYSTEM_SCHEMAS: &str =
 const TABLES: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner)::text,
        c.relreplident::text, c.relrowsecurity,
-       EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid OR (c.relkind = 'r' AND i.inhparent = c.oid)),
+       EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) OR (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)),
        CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
-       s.rows::float8, s.bytes::float8
+       CASE c.relkind WHEN 'r' THEN greatest(c.reltuples, 0)
+            WHEN 'p' THEN (SELECT sum(greatest(l.reltuples, 0)) FROM pg_partition_tree(c.oid) t JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END::float8,
+       CASE c.relkind WHEN 'r' THEN pg_relation_size(c.oid)
+            WHEN 'p' THEN (SELECT sum(pg_relation_size(t.relid)) FROM pg_partition_tree(c.oid) t WHERE t.isleaf) END::float8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL (
-    SELECT sum(greatest(l.reltuples, 0)) AS rows, sum(pg_relation_size(l.oid)) AS bytes
-    FROM pg_class l
-    WHERE l.oid IN (SELECT c.oid WHERE c.relkind = 'r' UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE c.relkind = 'p' AND t.isleaf)
-) s
 WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'";
 
 const NOT_OF_AN_EXTENSION: &str =

@@ -1,4 +1,4 @@
-//! `CREATE TABLE` for one mapped table: columns, defaults, identity, and nothing but its key.
+//! `CREATE TABLE` for one mapped table: columns, defaults, identity; and its key, a step of its own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -119,14 +119,13 @@ pub(crate) fn create_table(table: &Mapped<'_>, sequences: &Sequences, outline: &
             always_at_finish(target, name, outline);
         }
     }
-    if let Some(key) = key_constraint(table, outline) {
-        lines.push(key);
-    }
     let unlogged = if table.source.persistence == Persistence::Unlogged { "UNLOGGED " } else { "" };
     before.push(format!("CREATE {unlogged}TABLE {} (\n    {}\n)", quote::table(target), lines.join(",\n    ")));
     before.extend(after);
-    before.extend(key_index(table, outline));
     outline.items.push(SchemaItem { id: format!("TABLE {target}"), stage: Stage::BeforeLoad, table: Some(target.clone()), sql: before });
+    if let Some(sql) = key_constraint(table, outline).or_else(|| key_index(table, outline)) {
+        outline.items.push(SchemaItem { id: format!("KEY {target}"), stage: Stage::Key, table: Some(target.clone()), sql: vec![sql] });
+    }
 }
 
 fn column(table: &Mapped<'_>, index: usize, name: &str, sequence: Option<&OwnedSequence>, outline: &mut Outline) -> String {
@@ -191,7 +190,7 @@ fn key_constraint(table: &Mapped<'_>, outline: &mut Outline) -> Option<String> {
     let columns = table.column_list(index.columns.as_deref()?)?;
     let name = outline.index_name(&table.mapping.target.schema, constraint).map(|name| format!("CONSTRAINT {name} ")).unwrap_or_default();
     let kind = if index.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    Some(format!("{name}{kind} ({columns})"))
+    Some(format!("ALTER TABLE {} ADD {name}{kind} ({columns})", quote::table(&table.mapping.target)))
 }
 
 /// A key that is an index and no constraint.

@@ -2,7 +2,7 @@
 //!
 //! Where a `pg_dump` at least as new as the server is found (`GODWIT_PG_DUMP`, the PATH, the usual folders). `part`
 //! chooses the entries that hold as they are when tables are left out or mapped. Entries keep the dump's order, which
-//! respects what depends on what; each table's key is moved before the load, because changes are applied by it.
+//! respects what depends on what.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -229,11 +229,20 @@ impl Places {
     }
 }
 
-/// Gives every entry its stage; keys of tables come last of what is made before the load.
+/// One statement that takes no lock which others of its kind on the same table take: neither unique (that waits for P1) nor
+/// followed by what makes it the table's cluster order or identity.
+fn is_plain_index(entry: &DumpEntry) -> bool {
+    entry.kind == "INDEX" && entry.sql.starts_with("CREATE INDEX ") && !entry.sql.contains("\nALTER ")
+}
+
+/// Gives every entry its stage.
 fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<NotCarried>) {
     let (mut before, mut keys, mut after, mut finish) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut left = Vec::new();
+    // what the dump makes only behind keys (a view that groups by one) cannot be made before them
+    let mut behind_keys = false;
     for entry in entries {
+        behind_keys |= matches!(entry.kind.as_str(), "INDEX" | "CONSTRAINT");
         let object = entry.id();
         if is_ours(&entry) || comes_by_itself(&entry) {
             continue;
@@ -242,25 +251,29 @@ fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<Not
             "INDEX" | "INDEX ATTACH" => {
                 let is_key = places.keys.contains(&TableName::new(entry.schema.as_str(), entry.name.as_str()));
                 match (is_key, places.root_of_index(&entry.schema, &entry.name)) {
-                    (true, table) => keys.push(item(entry, Stage::BeforeLoad, table)),
-                    (false, Some(table)) => after.push(item(entry, Stage::AfterLoad, Some(table))),
+                    (true, Some(table)) => keys.push(item(entry, Stage::Key, Some(table))),
+                    (false, Some(table)) => {
+                        let stage = if is_plain_index(&entry) { Stage::Index } else { Stage::AfterLoad };
+                        after.push(item(entry, stage, Some(table)));
+                    }
                     // Of a materialized view.
-                    (false, None) => finish.push(item(entry, Stage::AtFinish, None)),
+                    (_, None) => finish.push(item(entry, Stage::AtFinish, None)),
                 }
             }
             "CONSTRAINT" | "CHECK CONSTRAINT" => match places.constraint(&entry) {
                 Some((table, name)) if places.keys.contains(&TableName::new(entry.schema.as_str(), name)) => {
-                    keys.push(item(entry, Stage::BeforeLoad, Some(table)));
+                    keys.push(item(entry, Stage::Key, Some(table)));
                 }
                 Some((table, _)) => after.push(item(entry, Stage::AfterLoad, Some(table))),
                 None => after.push(item(entry, Stage::AfterLoad, None)),
             },
             _ => match stage_of_kind(&entry.kind) {
+                Some(Stage::BeforeLoad) if behind_keys => after.push(item(entry, Stage::AfterLoad, None)),
                 Some(stage) => {
                     let table = places.table(&entry);
                     let shelf = match stage {
                         Stage::BeforeLoad => &mut before,
-                        Stage::AfterLoad => &mut after,
+                        Stage::Key | Stage::Index | Stage::AfterLoad => &mut after,
                         Stage::AtFinish => &mut finish,
                     };
                     shelf.push(item(entry, stage, table));

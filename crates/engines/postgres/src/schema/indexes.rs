@@ -37,7 +37,7 @@ pub(crate) async fn write(client: &Client, tables: &[Mapped<'_>], outline: &mut 
         match create(table, &row, outline) {
             Some(sql) => outline.items.push(SchemaItem {
                 id: format!("INDEX {}.{name}", table.mapping.source.schema),
-                stage: Stage::AfterLoad,
+                stage: if row.get(3) { Stage::AfterLoad } else { Stage::Index },
                 table: Some(table.mapping.target.clone()),
                 sql: vec![sql],
             }),

@@ -118,6 +118,26 @@ async fn a_key_that_is_there_stops_a_plain_load() {
 }
 
 #[tokio::test]
+async fn a_key_made_behind_rows_that_share_it_names_the_table_and_undoes_what_came_with_it() {
+    let Some(pair) = Pair::new(18, |task| task.schema.create = Create::Tables) else { return };
+    pair.at_source("CREATE TABLE s (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY)").await;
+    let description = pair.source.describe(&pair.task).await.unwrap();
+    let lease = pair.lease().await;
+    let of = |stage| description.items.iter().filter(move |item| item.stage == stage).collect::<Vec<_>>();
+    let (tables, keys) = (of(Stage::BeforeLoad), of(Stage::Key));
+    let marks = |number: &str| [entry(&format!("{number} of s")), entry(&format!("{number} of t"))];
+    pair.target.perform(&lease, &tables, &marks("table")).await.unwrap();
+    pair.at_target("INSERT INTO t VALUES (2), (2)").await;
+    let error = pair.target.perform(&lease, &keys, &marks("key")).await.unwrap_err();
+    assert!(error.is(&codes::KEY_EXISTS) && error.place() == Some("table public.t"), "{error:?}");
+    assert!(!error.what().contains('2') && error.detail_text().is_some_and(|detail| detail.contains("(id)=(2)")), "{error:?}");
+    assert_eq!(pair.ask_target("SELECT count(*) FROM pg_index WHERE indrelid = 's'::regclass").await.as_deref(), Some("0"));
+    assert!(!pair.target.ledger(&pair.task.name).await.unwrap().iter().any(|entry| entry.key.starts_with("key ")));
+    pair.at_target("DELETE FROM t").await;
+    pair.target.perform(&lease, &keys, &marks("key")).await.unwrap();
+}
+
+#[tokio::test]
 async fn chunks_under_the_slots_own_snapshot_show_p0_and_nothing_later() {
     for major in [15, 18] {
         let Some(pair) = Pair::new(major, |task| task.schema.create = Create::Tables) else { return };

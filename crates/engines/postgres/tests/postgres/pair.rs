@@ -66,9 +66,15 @@ impl Pair {
         Lease { task: self.task.name.clone(), epoch: record.epoch }
     }
 
+    /// Before the load keys are made too, after it indexes.
     pub async fn perform(&self, lease: &Lease, description: &Description, stage: Stage) {
-        for item in description.items.iter().filter(|item| item.stage == stage) {
-            if let Err(error) = self.target.perform(lease, item, &entry(&item.id)).await {
+        let stages = match stage {
+            Stage::BeforeLoad => vec![Stage::BeforeLoad, Stage::Key],
+            Stage::AfterLoad => vec![Stage::Index, Stage::AfterLoad],
+            other => vec![other],
+        };
+        for item in stages.iter().flat_map(|stage| description.items.iter().filter(move |item| item.stage == *stage)) {
+            if let Err(error) = self.target.perform(lease, &[item], &[entry(&item.id)]).await {
                 panic!("{}: {error:?} {:?}\n{:?}", item.id, error.detail_text(), item.sql);
             }
         }

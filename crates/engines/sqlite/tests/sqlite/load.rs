@@ -29,7 +29,7 @@ async fn copy(world: &World, snapshot: &dyn Snapshot, mode: ChunkMode) -> Result
     let description = world.source().describe(&world.task).await.unwrap();
     for item in description.items.iter().filter(|item| item.stage == Stage::BeforeLoad) {
         if target.ledger(&lease.task).await.unwrap().iter().all(|entry| entry.key != item.id) {
-            target.perform(&lease, item, &Entry { key: item.id.clone(), value: Bytes::from_static(b"1") }).await.unwrap();
+            target.perform(&lease, &[item], &[Entry { key: item.id.clone(), value: Bytes::from_static(b"1") }]).await.unwrap();
         }
     }
     let mut rows = 0;

@@ -91,7 +91,7 @@ async fn a_lease_goes_to_one_and_fences_the_other() {
     for lost in [
         target.renew(&old).await.err(),
         target.record(&old, std::slice::from_ref(&entry)).await.err(),
-        target.perform(&old, &item, &entry).await.err(),
+        target.perform(&old, &[&item], std::slice::from_ref(&entry)).await.err(),
         target.empty(&old, &[], true, &entry).await.err(),
         target.release(&old).await.err(),
         applier.apply(&group(vec![])).await.err(),
@@ -223,11 +223,18 @@ async fn a_schema_step_and_its_entry_are_one() {
         table: None,
         sql: sql.iter().map(|sql| (*sql).to_owned()).collect(),
     };
-    let error = target.perform(&lease, &item(&["CREATE TABLE z (a)", "CREATE INDEX i ON nowhere (a)"]), &done).await.unwrap_err();
+    let error = target
+        .perform(&lease, &[&item(&["CREATE TABLE z (a)", "CREATE INDEX i ON nowhere (a)"])], std::slice::from_ref(&done))
+        .await
+        .unwrap_err();
     assert!(error.is(&codes::SERVER_REFUSED) && error.place() == Some("TABLE main.z"), "{error}");
     assert!(target.ledger(&lease.task).await.unwrap().is_empty());
     target
-        .perform(&lease, &item(&["CREATE TABLE z (a INTEGER PRIMARY KEY AUTOINCREMENT)", "CREATE INDEX i ON z (a)"]), &done)
+        .perform(
+            &lease,
+            &[&item(&["CREATE TABLE z (a INTEGER PRIMARY KEY AUTOINCREMENT)", "CREATE INDEX i ON z (a)"])],
+            std::slice::from_ref(&done),
+        )
         .await
         .unwrap();
     assert_eq!(target.ledger(&lease.task).await.unwrap(), std::slice::from_ref(&done));

@@ -170,7 +170,7 @@ impl Users {
 async fn load(world: &World, snapshot: &dyn Snapshot, lease: &Lease, description: &Description) {
     let target = world.target();
     for item in description.items.iter().filter(|item| item.stage == Stage::BeforeLoad) {
-        target.perform(lease, item, &Entry { key: item.id.clone(), value: Bytes::from_static(b"1") }).await.unwrap();
+        target.perform(lease, &[item], &[Entry { key: item.id.clone(), value: Bytes::from_static(b"1") }]).await.unwrap();
     }
     for (table, mapping) in description.tables.iter().zip(world.mappings().await) {
         for (at, chunk) in snapshot.plan(table, 1).await.unwrap().iter().enumerate() {
