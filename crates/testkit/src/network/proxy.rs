@@ -167,13 +167,14 @@ impl Shared {
             if self.ended.load(Ordering::SeqCst) {
                 return;
             }
+            // held, so that whoever cuts meets a connection either here or not yet let in
+            let mut links = self.links();
             let (server, is_gone) = {
                 let rules = self.rules();
                 (rules.server, rules.is_gone)
             };
             let Some(server) = (!is_gone).then(|| TcpStream::connect(server).ok()).flatten() else { continue };
             let link = Link::begin(self, client, server);
-            let mut links = self.links();
             links.retain(|link| !link.is_over());
             links.push(link);
         }
