@@ -407,6 +407,10 @@ impl Shared {
         // P1 may be passed and what follows it not be done: an attempt can end in between
         loop {
             replay.routes = self.job.routes_of(facts)?;
+            if facts.is_done("passed") && facts.reread().is_some() {
+                // listed on the way to a place behind P1 while tables were still to be swept: P1 moves behind them
+                setup.record(facts, vec![facts::marker_entry(&new_marker(&origin(setup.task))), facts::removal("passed")]).await?;
+            }
             if !facts.is_done("passed") {
                 let marker = facts.marker()?.ok_or_else(|| Error::internal("a loaded task has no marker for P1"))?;
                 // written again after every restart: the first one may have been lost, a second does no harm
