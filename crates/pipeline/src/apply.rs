@@ -12,7 +12,7 @@
 use godwit_model::{Applied, Applier, Error, Group, Mismatch, Result, RowBatch, TableWrite, Value, WriteKind, codes, failpoint};
 
 use crate::assemble::{End, Part};
-use crate::coalesce::{Coalesced, Coalescer, Reread};
+use crate::coalesce::{Coalesced, Coalescer, Footing, Reread};
 
 /// A group, ready to be written.
 #[derive(Debug)]
@@ -20,18 +20,18 @@ pub(crate) struct Prepared {
     group: Group,
     pub reread: Vec<Reread>,
     parts: Vec<Part>,
-    convergent: bool,
+    footing: Footing,
     pub end: Option<End>,
 }
 
 /// What to do for one source of changes, whose name goes with every group.
-pub(crate) fn prepare(parts: Vec<Part>, end: Option<End>, convergent: bool, origin: &str) -> Result<Prepared> {
-    let mut coalescer = Coalescer::new(convergent);
+pub(crate) fn prepare(parts: Vec<Part>, end: Option<End>, footing: Footing, origin: &str) -> Result<Prepared> {
+    let mut coalescer = Coalescer::new(footing);
     for part in &parts {
         push_all(&mut coalescer, part)?;
     }
     let Coalesced { writes, reread } = coalescer.finish();
-    Ok(Prepared { group: Group { writes, origin: origin.to_owned() }, reread, parts, convergent, end })
+    Ok(Prepared { group: Group { writes, origin: origin.to_owned() }, reread, parts, footing, end })
 }
 
 /// Writes into the applier's open transaction. An error leaves that transaction worth nothing.
@@ -58,16 +58,16 @@ pub(crate) async fn write(applier: &mut dyn Applier, prepared: &mut Prepared) ->
 /// find a full one of the same key before it.
 async fn write_transaction(applier: &mut dyn Applier, part: &Part, prepared: &Prepared) -> Result<Vec<Reread>> {
     let origin = &prepared.group.origin;
-    let Coalesced { writes, reread } = in_source_order(part, prepared.convergent)?;
+    let Coalesced { writes, reread } = in_source_order(part, prepared.footing)?;
     let ordered = Group { writes, origin: origin.clone() };
     let first = match applier.apply(&ordered).await? {
         Applied::AsExpected => return Ok(reread),
         other => complaint(&ordered, other),
     };
-    let Some(writes) = as_final_images(part, prepared.convergent)? else { return Err(first) };
+    let Some(writes) = as_final_images(part, prepared.footing)? else { return Err(first) };
     match applier.apply(&Group { writes, origin: origin.clone() }).await? {
         Applied::AsExpected => Ok(reread),
-        _ if prepared.convergent => yielding(applier, ordered, reread).await,
+        _ if prepared.footing != Footing::Strict => yielding(applier, ordered, reread).await,
         _ => Err(first),
     }
 }
@@ -75,7 +75,7 @@ async fn write_transaction(applier: &mut dyn Applier, part: &Part, prepared: &Pr
 /// One write after the other. A row whose place at the target is taken gives way, and is read again.
 async fn yielding(applier: &mut dyn Applier, ordered: Group, mut reread: Vec<Reread>) -> Result<Vec<Reread>> {
     for write in ordered.writes {
-        let taken = removed(&write);
+        let taken = removed(&write).or_else(|| keys_of_update(&write));
         let single = Group { writes: vec![write], origin: ordered.origin.clone() };
         let (refused, keys) = match (applier.apply(&single).await?, taken) {
             (Applied::AsExpected, _) => continue,
@@ -96,10 +96,10 @@ fn push_all<'a>(coalescer: &mut Coalescer<'a>, part: &'a Part) -> Result<()> {
 }
 
 /// Every change a write of its own.
-fn in_source_order(part: &Part, convergent: bool) -> Result<Coalesced> {
+fn in_source_order(part: &Part, footing: Footing) -> Result<Coalesced> {
     let mut all = Coalesced::default();
     for (projection, batch, change) in part.changes() {
-        let mut single = Coalescer::new(convergent);
+        let mut single = Coalescer::new(footing);
         single.push(projection, batch, change)?;
         let Coalesced { writes, reread } = single.finish();
         all.writes.extend(writes);
@@ -109,11 +109,11 @@ fn in_source_order(part: &Part, convergent: bool) -> Result<Coalesced> {
 }
 
 /// All rows the transaction touched deleted, then put as they are at its end. None: an image is not known in full.
-fn as_final_images(part: &Part, convergent: bool) -> Result<Option<Vec<TableWrite>>> {
-    let mut coalescer = Coalescer::new(convergent);
+fn as_final_images(part: &Part, footing: Footing) -> Result<Option<Vec<TableWrite>>> {
+    let mut coalescer = Coalescer::new(footing);
     push_all(&mut coalescer, part)?;
     let writes = coalescer.finish().writes;
-    if convergent {
+    if footing != Footing::Strict {
         // nothing is counted there: whatever holds a place goes first, the writes then run in their own order
         return Ok(Some(writes.iter().filter_map(removed).chain(writes.iter().cloned()).collect()));
     }
@@ -146,6 +146,17 @@ fn removed(write: &TableWrite) -> Option<TableWrite> {
         mapping.key.iter().map(|index| write.columns.iter().position(|there| there == index)).collect::<Option<_>>()?;
     let mut keys = RowBatch::new(places.len());
     write.rows.rows().for_each(|row| keys.push(places.iter().map(|place| row[*place].clone())));
+    Some(TableWrite { kind: WriteKind::Delete, columns: Vec::new(), rows: keys, ..write.clone() })
+}
+
+/// The rows that an update of known columns changes, by their keys.
+fn keys_of_update(write: &TableWrite) -> Option<TableWrite> {
+    if write.kind != WriteKind::Update {
+        return None;
+    }
+    let width = write.mapping.key.len();
+    let mut keys = RowBatch::new(width);
+    write.rows.rows().for_each(|row| keys.push(row[..width].iter().cloned()));
     Some(TableWrite { kind: WriteKind::Delete, columns: Vec::new(), rows: keys, ..write.clone() })
 }
 

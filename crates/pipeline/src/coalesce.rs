@@ -7,6 +7,10 @@
 //!
 //! In the convergent window (between P0 and P1, when chunks may already hold later rows) nothing is assumed about what is
 //! there: rows are put or removed whole, and a key whose row the log cannot tell in full goes on the re-read list.
+//!
+//! Where the list was read at the first marker and P1 moved behind that moment, only rows that were read are of a later
+//! moment, and each has the values that the log does not send until P1: an update with unsent values is written as far as
+//! it is known. Else users who never rest would list rows faster than the list is read, and P1 would never come.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -32,9 +36,22 @@ pub(crate) struct Coalesced {
     pub reread: Vec<Reread>,
 }
 
+/// What is known of the target's rows while a group is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Footing {
+    /// They are the source's at this place of its log.
+    Strict,
+    /// Any of them may be of another moment.
+    Convergent,
+    /// Those that were read again behind the first marker may be of a later moment, but of none behind P1; those on the
+    /// re-read list may be anything; all others are exact.
+    Closing,
+}
+
 /// Collects changes of one group, which it only refers to. Tables are told apart by the address of their mapping.
 pub(crate) struct Coalescer<'a> {
     convergent: bool,
+    closing: bool,
     section: Section<'a>,
     done: Coalesced,
 }
@@ -100,8 +117,9 @@ enum Pending<'a> {
 }
 
 impl<'a> Coalescer<'a> {
-    pub fn new(convergent: bool) -> Self {
-        Coalescer { convergent, section: Section::default(), done: Coalesced::default() }
+    pub fn new(footing: Footing) -> Self {
+        let (convergent, closing) = (footing != Footing::Strict, footing == Footing::Closing);
+        Coalescer { convergent, closing, section: Section::default(), done: Coalesced::default() }
     }
 
     pub fn push(&mut self, projection: &'a Projection, batch: &'a ChangeBatch, change: &'a Change) -> Result<()> {
@@ -187,14 +205,21 @@ impl<'a> Coalescer<'a> {
     }
 
     fn update_convergent(&mut self, mapping: &Arc<TableMapping>, key: Key<'a>, new: Image<'a>) -> Result<()> {
+        let closing = self.closing && !new.has_absent();
         let pending = self.section.table(mapping);
         if new.is_complete() {
             return pending.follow(key, |_| Ok(Pending::Put(new)));
-        } else if let Some(what @ Pending::Put(_)) = pending.get_mut(key) {
-            let Pending::Put(base) = std::mem::replace(what, Pending::Nothing) else { return Ok(()) };
-            *what = Pending::Put(base.merge(new));
-        } else {
-            self.done.reread.push(Reread { mapping: mapping.clone(), key: key.row() });
+        }
+        match pending.get_mut(key) {
+            Some(what @ (Pending::Put(_) | Pending::Update(_))) if closing || matches!(what, Pending::Put(_)) => {
+                *what = match std::mem::replace(what, Pending::Nothing) {
+                    Pending::Put(base) => Pending::Put(base.merge(new)),
+                    Pending::Update(base) => Pending::Update(base.merge(new)),
+                    other => other,
+                };
+            }
+            None if closing => pending.follow(key, |_| Ok(Pending::Update(new)))?,
+            _ => self.done.reread.push(Reread { mapping: mapping.clone(), key: key.row() }),
         }
         Ok(())
     }
@@ -389,6 +414,11 @@ impl Image<'_> {
 
     fn is_complete(&self) -> bool {
         (0..self.width()).all(|column| self.value(column).is_known())
+    }
+
+    /// Whether the change was captured with fewer columns than the table has.
+    fn has_absent(&self) -> bool {
+        (0..self.width()).any(|column| matches!(self.value(column), Value::Absent))
     }
 
     fn known_columns(&self) -> impl Iterator<Item = usize> {

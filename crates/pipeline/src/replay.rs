@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apply::{self, Prepared};
 use crate::assemble::{Altering, Assembler, End, Work};
-use crate::coalesce::Reread;
+use crate::coalesce::{Footing, Reread};
 use crate::facts::{self, Facts};
 use crate::load::Route;
 use crate::passages::Passages;
@@ -140,7 +140,8 @@ impl Replay {
             reader,
             assembler,
             sender,
-            convergent: writer.pass.convergent,
+            footing: if writer.pass.convergent { Footing::Convergent } else { Footing::Strict },
+            closing: writer.pass.until.clone().filter(|_| writer.pass.closes),
             origin: self.origin.clone(),
             observer: self.observer.clone(),
             source: self.source.clone(),
@@ -186,7 +187,9 @@ struct Gather {
     reader: Box<dyn LogReader>,
     assembler: Assembler,
     sender: mpsc::Sender<Step>,
-    convergent: bool,
+    footing: Footing,
+    /// Behind this marker nothing but the re-read list keeps the window open.
+    closing: Option<Marker>,
     origin: String,
     observer: Arc<dyn Observer>,
     source: Arc<dyn Source>,
@@ -229,7 +232,14 @@ impl Gather {
         let permit = self.sender.reserve().await.map_err(closed)?;
         let Some(work) = self.assembler.take()? else { return Ok(false) };
         self.is_over = matches!(work, Work::Alter(_));
-        permit.send(step(work, self.convergent, &self.origin, &*self.observer)?);
+        let footing = self.footing;
+        if let (Work::Group { end: Some(end), .. }, Some(marker)) = (&work, &self.closing)
+            && footing == Footing::Convergent
+            && end.markers.contains(marker)
+        {
+            self.footing = Footing::Closing;
+        }
+        permit.send(step(work, footing, &self.origin, &*self.observer)?);
         Ok(true)
     }
 
@@ -252,14 +262,14 @@ fn closed(_: mpsc::error::SendError<()>) -> Error {
     Error::internal("nobody writes")
 }
 
-fn step(work: Work, convergent: bool, origin: &str, observer: &dyn Observer) -> Result<Step> {
+fn step(work: Work, footing: Footing, origin: &str, observer: &dyn Observer) -> Result<Step> {
     match work {
         Work::Abandon => Ok(Step::Abandon),
         Work::Alter(altering) => Ok(Step::Alter(altering)),
         Work::Group { parts, end } => {
             let started = Instant::now();
             let changes = end.as_ref().map_or(0, |end| end.changes);
-            let prepared = apply::prepare(parts, end, convergent, origin)?;
+            let prepared = apply::prepare(parts, end, footing, origin)?;
             observer.event(Event::Timing { stage: PipelineStage::Mapped, changes, took: started.elapsed() });
             Ok(Step::Prepared(Box::new(prepared)))
         }

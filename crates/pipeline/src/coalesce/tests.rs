@@ -20,7 +20,7 @@ fn row(id: &str, note: &str) -> Row {
 }
 
 fn coalesced(projection: &Projection, batch: &ChangeBatch) -> Vec<TableWrite> {
-    let mut coalescer = Coalescer::new(false);
+    let mut coalescer = Coalescer::new(Footing::Strict);
     for change in &batch.changes {
         coalescer.push(projection, batch, change).unwrap();
     }
