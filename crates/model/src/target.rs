@@ -32,6 +32,16 @@ pub trait Target: Send + Sync {
     /// Which of these tables are there, and what they look like.
     async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>>;
 
+    /// The steps as this store can perform them: what it cannot make, or not as asked (a role that is missing, what only
+    /// an administrator may make), is taken out of `items`, with what needs it, and put under `not_carried`. Pure but
+    /// for questions: the same description gives the same answer while roles and offers stay the same.
+    async fn adapt(&self, description: Description) -> Result<Description>;
+
+    /// The steps of a schema's file that a person wrote in this store's dialect: statements that are known to wait (for
+    /// the load or for finish) wait, all others run before the load, in their order. Ids begin with `FILE`, or name what
+    /// the step makes.
+    fn staged(&self, sql: &str) -> Vec<SchemaItem>;
+
     /// Makes Godwit's own tables where they are missing. Idempotent, safe side by side.
     async fn install(&self) -> Result<()>;
 

@@ -10,6 +10,7 @@ mod storage;
 mod tenure;
 
 mod facts;
+pub mod script;
 mod setup;
 mod steps;
 

@@ -11,6 +11,7 @@ use godwit_model::{
 use crate::facts::{self, Facts};
 use crate::job::Described;
 use crate::load::Route;
+use crate::script;
 use crate::steps::{AtOnce, Builder, Waiting};
 
 pub(crate) struct Setup<'a> {
@@ -23,7 +24,7 @@ pub(crate) struct Setup<'a> {
 }
 
 /// The selected tables as they stand now, and the steps that the task asks for.
-pub(crate) async fn describe(task: &Task, source: &dyn Source) -> Result<Description> {
+pub(crate) async fn describe(task: &Task, source: &dyn Source, target: &dyn Target) -> Result<Description> {
     let mut description = source.describe(task).await?;
     if description.tables.is_empty() {
         return Err(Error::new(&codes::NOTHING_SELECTED, "the selection matches no table of the source")
@@ -37,14 +38,16 @@ pub(crate) async fn describe(task: &Task, source: &dyn Source) -> Result<Descrip
             let sql = tokio::fs::read_to_string(path).await.map_err(|cause| {
                 Error::new(&codes::TASK_REFERENCE, "the schema file cannot be read").at(path.display().to_string()).caused_by(cause)
             })?;
-            let item = SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql] };
-            description.items = vec![item];
+            // a person's own script is not judged: what the target refuses, it says
+            let items = script::read(&sql).unwrap_or_else(|| target.staged(&sql));
+            description.items = if task.phases.schema { items } else { Vec::new() };
+            return Ok(description);
         }
     }
     if !task.phases.schema {
         description.items.clear();
     }
-    Ok(description)
+    target.adapt(description).await
 }
 
 /// What a task may ask for and no engine pair does yet.
@@ -78,7 +81,7 @@ impl Setup<'_> {
         }
         let description = match described {
             Some(description) => description,
-            None => describe(self.task, self.source).await?,
+            None => describe(self.task, self.source, self.target).await?,
         };
         let routes = routes(self.task, description.tables)?;
         self.existing(facts, &routes).await?;
@@ -102,7 +105,7 @@ impl Setup<'_> {
 
     /// Steps after the load, from the source's catalog as it is now.
     pub async fn after_load(&self, facts: &mut Facts) -> Result<()> {
-        let description = describe(self.task, self.source).await?;
+        let description = describe(self.task, self.source, self.target).await?;
         for stage in [Stage::Index, Stage::AfterLoad] {
             let items = self.open(facts, &description.items, stage)?;
             let done = self.builder().by_table(&items, self.task.limits.target_connections).await?;
@@ -113,7 +116,7 @@ impl Setup<'_> {
 
     /// Steps at finish, from the source's catalog as it is now.
     pub async fn at_finish(&self, facts: &mut Facts) -> Result<()> {
-        let description = describe(self.task, self.source).await?;
+        let description = describe(self.task, self.source, self.target).await?;
         self.perform(facts, &self.open(facts, &description.items, Stage::AtFinish)?, AtOnce::One).await
     }
 
@@ -255,7 +258,7 @@ pub(crate) fn fits(mapping: &TableMapping, there: Option<&Table>, key: Key) -> R
     let Some(there) = there else {
         return Err(Error::new(&codes::TABLE_MISSING, "the table is not there and the task does not create it")
             .at(place())
-            .remedy("create it, or let the task do so: `schema: {create: all}`"));
+            .remedy("create it, let the task do so (`schema: {create: all}`), or leave it out (`select.except`); `godwit plan` says what cannot be made"));
     };
     if let Some(missing) = mapping.columns.iter().find(|column| there.column(&column.target).is_none()) {
         return Err(Error::new(&codes::SCHEMA_MISMATCH, format!("the table has no column `{}`", missing.target))

@@ -38,7 +38,7 @@ impl CheckReport {
 
 impl Survey {
     pub async fn plan(&self) -> Result<PlanReport> {
-        let description = setup::describe(&self.task, &*self.source).await?;
+        let description = setup::describe(&self.task, &*self.source, &*self.target).await?;
         let mappings = TableMapping::resolve_all(&self.task.map, &description.tables)?;
         Ok(PlanReport { description, mappings })
     }
@@ -81,7 +81,8 @@ impl Survey {
         let names: Vec<TableName> = mappings.iter().map(|mapping| mapping.target.clone()).collect();
         let present = self.target.present(&names).await?;
         let created: HashSet<&TableName> = description.items.iter().filter_map(|item| item.table.as_ref()).collect();
-        let whole_file = description.items.iter().any(|item| item.table.is_none() && item.id.starts_with("FILE "));
+        let of_file = matches!(self.task.schema.create, godwit_model::Create::File(_));
+        let whole_file = of_file && description.items.iter().any(|item| item.table.is_none());
         let mut errors: Vec<Error> = setup::judge_existing(self.task.existing, &present).err().into_iter().collect();
         let tables: HashMap<&TableName, &Table> = present.iter().map(|present| (&present.table.name, &present.table)).collect();
         for mapping in mappings {

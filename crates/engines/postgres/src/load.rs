@@ -65,7 +65,9 @@ async fn upsert(client: &Client, mapping: &TableMapping, first: LoadBlock, rows:
 async fn copy(client: &Client, into: &str, mapping: &TableMapping, first: LoadBlock, rows: &mut dyn RowReader) -> Result<u64> {
     let binary = matches!(&first, LoadBlock::Native(bytes) if bytes.starts_with(BINARY_SIGNATURE));
     let format = if binary { "binary" } else { "text" };
-    let sql = format!("COPY {into} ({}) FROM STDIN (FORMAT {format})", column_list(mapping));
+    // a table may have no columns at all, and an empty list of them is no SQL
+    let columns = if mapping.columns.is_empty() { String::new() } else { format!("({}) ", column_list(mapping)) };
+    let sql = format!("COPY {into} {columns}FROM STDIN (FORMAT {format})");
     let sink = client.copy_in::<_, Bytes>(&sql).await.map_err(error::from_server)?;
     let mut sink = Box::pin(sink);
     let mut block = Some(first);

@@ -6,8 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present,
-    Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
 };
 use tokio_postgres::Client;
 
@@ -62,6 +61,21 @@ impl Target for PostgresTarget {
         let present = present::read(&session, tables).await?;
         session.give_back();
         Ok(present)
+    }
+
+    async fn adapt(&self, description: Description) -> Result<Description> {
+        if description.items.is_empty() {
+            return Ok(description);
+        }
+        let session = self.sessions.take().await?;
+        self.learn(&session).await?;
+        let here = schema::Here::ask(&session).await?;
+        session.give_back();
+        Ok(here.adapt(description))
+    }
+
+    fn staged(&self, sql: &str) -> Vec<SchemaItem> {
+        schema::staged(sql)
     }
 
     async fn install(&self) -> Result<()> {
@@ -143,7 +157,8 @@ impl Target for PostgresTarget {
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {
         let session = self.sessions.take().await?;
-        let written = load::write_chunk(&session, lease, write, rows).await?;
+        let written = load::write_chunk(&session, lease, write, rows).await;
+        let written = written.map_err(|error| error.at_least_at(|| format!("table {}", write.mapping.target)))?;
         session.give_back();
         Ok(written)
     }

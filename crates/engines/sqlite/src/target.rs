@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present,
-    Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, Value, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, Value, codes,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -103,6 +102,16 @@ impl Target for SqliteTarget {
     async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>> {
         let tables = tables.to_vec();
         self.read(move |connection| tables.iter().filter_map(|name| present(connection, name, &tables).transpose()).collect()).await
+    }
+
+    /// Everything this engine describes it can make.
+    async fn adapt(&self, description: Description) -> Result<Description> {
+        Ok(description)
+    }
+
+    /// The whole script before the load.
+    fn staged(&self, sql: &str) -> Vec<SchemaItem> {
+        vec![SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
     }
 
     async fn install(&self) -> Result<()> {

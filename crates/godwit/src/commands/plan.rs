@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use godwit_model::{Error, Result, SchemaItem, Stage, Table, TableMapping, codes};
-use godwit_pipeline::PlanReport;
+use godwit_pipeline::{PlanReport, script};
 use serde_json::{Value as Json, json};
 
 use crate::answer::Answer;
@@ -92,16 +92,7 @@ fn not_carried(report: &PlanReport) -> String {
 }
 
 fn write_sql(path: &Path, report: &PlanReport) -> Result<()> {
-    let mut sql = String::new();
-    for (stage, when) in STAGES {
-        for item in report.description.items.iter().filter(|item| item.stage == stage) {
-            let _ = writeln!(sql, "-- {} ({when})", item.id);
-            for statement in &item.sql {
-                let _ = writeln!(sql, "{};", statement.trim_end().trim_end_matches(';'));
-            }
-            sql.push('\n');
-        }
-    }
+    let sql = script::write(&report.description.items);
     std::fs::write(path, sql).map_err(|cause| {
         Error::new(&codes::USAGE, "the file for the DDL cannot be written")
             .at(path.display().to_string())

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Entry, Examiner, Finding, Group, Holder, Lease,
-    LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName, Trace,
+    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Description, Entry, Examiner, Finding, Group, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName, Trace,
 };
 
 use super::plan::{Broken, FaultPlan};
@@ -33,6 +32,14 @@ impl Target for FaultyTarget {
 
     async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>> {
         self.plan.around("target.present", self.inner.present(tables)).await
+    }
+
+    async fn adapt(&self, description: Description) -> Result<Description> {
+        self.plan.around("target.adapt", self.inner.adapt(description)).await
+    }
+
+    fn staged(&self, sql: &str) -> Vec<SchemaItem> {
+        self.inner.staged(sql)
     }
 
     async fn install(&self) -> Result<()> {

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Entry, Error, Examiner, Finding, Holder, Lease,
-    LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, TableWrite, Target,
-    TargetNeeds, TaskName, Trace, WriteKind, codes,
+    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, TableWrite, Target, TargetNeeds, TaskName, Trace, WriteKind, codes,
 };
 
 use super::alter;
@@ -68,6 +66,16 @@ impl Target for MemoryTarget {
             };
             heaps.map(present).collect()
         })
+    }
+
+    /// Everything this engine describes it can make.
+    async fn adapt(&self, description: Description) -> Result<Description> {
+        Ok(description)
+    }
+
+    /// The whole script before the load.
+    fn staged(&self, sql: &str) -> Vec<SchemaItem> {
+        vec![SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
     }
 
     async fn install(&self) -> Result<()> {

@@ -26,8 +26,9 @@ SELECT a.attname::text, format_type(a.atttypid, -1),
        c.relkind <> 'p',
        c.relhastriggers AND EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
        c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid)
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_class c ON c.oid = a.attrelid
-WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
+FROM pg_class c
+LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid) ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.oid = to_regclass($1)";
 
 pub(crate) async fn read(client: &Client, mapping: &TableMapping) -> Result<TargetTable> {
     let rows = client.query(COLUMNS, &[&quote::table(&mapping.target)]).await.map_err(error::from_server)?;
@@ -49,7 +50,7 @@ pub(crate) async fn read(client: &Client, mapping: &TableMapping) -> Result<Targ
 }
 
 fn find(rows: &[Row], mapping: &TableMapping, name: &str) -> Result<TargetColumn> {
-    let row = rows.iter().find(|row| row.get::<_, &str>(0) == name).ok_or_else(|| {
+    let row = rows.iter().find(|row| row.get::<_, Option<&str>>(0) == Some(name)).ok_or_else(|| {
         Error::new(&codes::SCHEMA_MISMATCH, format!("the target table {} has no column `{name}`", mapping.target))
             .at(format!("table {}", mapping.target))
             .remedy("add the column, or map or leave out the source's column")

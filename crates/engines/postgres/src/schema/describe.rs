@@ -1,6 +1,6 @@
 //! What the source holds of what a task selects, and the steps that make it at a target of this engine.
 
-use godwit_model::{Create, Description, Error, Grants, NotCarried, Result, SchemaItem, Stage, TableMapping, Task, codes};
+use godwit_model::{Create, Description, Grants, NotCarried, Result, TableMapping, Task};
 use tokio_postgres::Client;
 
 use super::catalog::{self, CatalogTable, TableKind};
@@ -36,11 +36,7 @@ async fn make(
 ) -> Result<()> {
     let mapped: Vec<Mapped<'_>> = tables.iter().zip(mappings).map(|(source, mapping)| Mapped { source, mapping }).collect();
     let reason = match &task.schema.create {
-        Create::None => return Ok(()),
-        Create::File(path) => {
-            description.items = from_file(path).await?;
-            return Ok(());
-        }
+        Create::None | Create::File(_) => return Ok(()),
         Create::Tables => "the task makes tables only (schema.create)".to_owned(),
         Create::All => match dump::try_steps(client, task, tables, mappings).await? {
             Ok(dumped) => return beside(client, &mapped, dumped, description).await,
@@ -61,17 +57,6 @@ async fn beside(client: &Client, mapped: &[Mapped<'_>], dumped: Dumped, descript
     let own: Vec<Mapped<'_>> = mapped.iter().filter(|table| dumped.own.contains(&table.source.oid)).copied().collect();
     let outline = Outline::new(Functions::AllBut(dumped.lost_functions));
     write_tables(client, mapped, &own, outline, description).await
-}
-
-async fn from_file(path: &std::path::Path) -> Result<Vec<SchemaItem>> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|problem| {
-        Error::new(&codes::TASK_REFERENCE, "the schema's file cannot be read").at(path.display().to_string()).caused_by(problem)
-    })?;
-    let split = entries::split(&text);
-    if split.is_empty() {
-        return Ok(vec![SchemaItem { id: format!("FILE {}", path.display()), stage: Stage::BeforeLoad, table: None, sql: vec![text] }]);
-    }
-    Ok(dump::staged_by_kind(split))
 }
 
 async fn own_steps(

@@ -2,9 +2,11 @@
 //!
 //! `look` says how a table looks now, `altered` what a schema change made of it. `catalog` reads tables, `key` chooses what identifies a row. Steps come from `dump` where `pg_dump` is there: `entries`
 //! cuts its text, `depends` knows what leans on what, `part` chooses what holds for this task. Tables that are mapped,
-//! and all of them without `pg_dump`, are made by `ddl` and its neighbours; `remainder` lists what stays behind.
+//! and all of them without `pg_dump`, are made by `ddl` and its neighbours; `remainder` lists what stays behind. `adapt`
+//! speaks for the target: which of these steps it can perform.
 
 mod altered;
+mod adapt;
 mod catalog;
 mod constraints;
 mod ddl;
@@ -17,6 +19,7 @@ mod key;
 mod look;
 mod part;
 mod remainder;
+mod script;
 mod sequences;
 mod types;
 
@@ -24,4 +27,6 @@ pub(crate) use altered::altered;
 pub(crate) use catalog::{CatalogTable, Persistence, TableKind, read_named};
 pub(crate) use describe::describe;
 pub(crate) use look::{of_names as appearances, type_name};
+pub(crate) use adapt::Here;
+pub(crate) use script::staged;
 pub(crate) use sequences::{read_values, sequence_names, set_values};

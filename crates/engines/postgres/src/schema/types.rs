@@ -58,13 +58,15 @@ pub(crate) async fn needed(client: &Client, tables: &[CatalogTable]) -> Result<N
 }
 
 async fn extension(client: &Client, name: &str) -> Result<SchemaItem> {
-    let sql = "SELECT n.nspname::text FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace WHERE x.extname = $1";
-    let schema: String = client.query_one(sql, &[&name]).await.map_err(error::from_server)?.get(0);
+    let sql = "SELECT n.nspname::text, x.extversion FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace WHERE x.extname = $1";
+    let row = client.query_one(sql, &[&name]).await.map_err(error::from_server)?;
+    let (schema, version): (String, String) = (row.get(0), row.get(1));
     let mut sql = Vec::new();
     if schema != "pg_catalog" {
         sql.push(format!("CREATE SCHEMA IF NOT EXISTS {}", quote::identifier(&schema)));
     }
-    sql.push(format!("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}", quote::identifier(name), quote::identifier(&schema)));
+    let (extension, version) = (quote::identifier(name), quote::literal(&version));
+    sql.push(format!("CREATE EXTENSION IF NOT EXISTS {extension} SCHEMA {} VERSION {version};", quote::identifier(&schema)));
     Ok(SchemaItem { id: format!("EXTENSION {name}"), stage: Stage::BeforeLoad, table: None, sql })
 }
 
