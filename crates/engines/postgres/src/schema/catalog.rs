@@ -160,8 +160,9 @@ fn build(row: &Row, columns: &[Row], indexes: &[Row]) -> CatalogTable {
     let shared: Vec<Column> = columns.iter().map(shared_column).collect();
     let own: Vec<CatalogColumn> = columns.iter().map(catalog_column).collect();
     let indexes: Vec<UniqueIndex> = indexes.iter().map(|row| unique_index(row, &own)).collect();
-    let nullable: Vec<bool> = shared.iter().map(|column| column.nullable).collect();
-    let key_index = choose(&indexes, &nullable).cloned();
+    // the log does not hold what the server computes, so such a column finds no row
+    let unfit: Vec<bool> = shared.iter().map(|column| column.nullable || column.generated).collect();
+    let key_index = choose(&indexes, &unfit).cloned();
     let key = key_index.as_ref().map(key_of);
     let key_is_exact = key.as_ref().is_none_or(|key| key.columns.iter().all(|index| is_exact(&facts(&own[*index]))));
     let uniques = indexes.iter().filter(|index| Some(*index) != key_index.as_ref());

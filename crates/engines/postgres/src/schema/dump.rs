@@ -118,7 +118,8 @@ async fn run(program: &std::path::Path, task: &Task, without: &[String]) -> Resu
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let told = |line: &&str| ["error:", "detail:", "hint:", "FATAL:"].iter().any(|word| line.contains(word));
+        // not the query, which may name every table there is
+        let told = |line: &&str| ["error:", "hint:", "FATAL:"].iter().any(|word| line.contains(word)) && !line.contains("detail: Query was");
         let said = said.lines().filter(told).collect::<Vec<_>>().join("\n");
         // pg_dump gives no SQLSTATE, and locks each table, which needs the right to read it
         let code = if said.contains("permission denied") { &codes::RIGHTS_MISSING } else { &codes::SERVER_REFUSED };

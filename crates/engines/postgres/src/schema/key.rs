@@ -20,17 +20,17 @@ pub(crate) struct UniqueIndex {
 }
 
 impl UniqueIndex {
-    /// Whether it can identify a row at every moment of the log.
-    fn identifies(&self, nullable: &[bool]) -> bool {
-        let columns_fit = self.columns.as_ref().is_some_and(|columns| !columns.is_empty() && columns.iter().all(|index| !nullable[*index]));
+    /// Whether it can identify a row at every moment of the log. `unfit` are columns that may be NULL or are computed.
+    fn identifies(&self, unfit: &[bool]) -> bool {
+        let columns_fit = self.columns.as_ref().is_some_and(|columns| !columns.is_empty() && columns.iter().all(|index| !unfit[*index]));
         self.immediate && self.valid && self.whole && columns_fit
     }
 }
 
 /// The primary key, else the replica identity's index, else the narrowest index that fits (by name among equals, so
 /// that the choice is stable).
-pub(crate) fn choose<'a>(indexes: &'a [UniqueIndex], nullable: &[bool]) -> Option<&'a UniqueIndex> {
-    let usable = indexes.iter().filter(|index| index.identifies(nullable));
+pub(crate) fn choose<'a>(indexes: &'a [UniqueIndex], unfit: &[bool]) -> Option<&'a UniqueIndex> {
+    let usable = indexes.iter().filter(|index| index.identifies(unfit));
     usable.min_by_key(|index| {
         let width = index.columns.as_ref().map_or(usize::MAX, Vec::len);
         (!index.primary, !index.replica_identity, width, index.name.clone())

@@ -10,6 +10,7 @@ mod keys;
 mod literals;
 mod load;
 mod pair;
+mod part;
 mod schema;
 mod target;
 mod unwritten;
