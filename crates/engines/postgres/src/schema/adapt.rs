@@ -18,6 +18,8 @@ pub(crate) struct Here {
     /// Roles, and whether objects may be given to them.
     roles: HashMap<String, bool>,
     extensions: HashMap<String, Extension>,
+    /// Foreign data wrappers that are here and that this role may not use.
+    closed_wrappers: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ impl Here {
         let right = if row.get(3) { "SET" } else { "MEMBER" };
         let roles = client.query("SELECT rolname::text, pg_has_role(current_user, oid, $1) FROM pg_roles", &[&right]).await;
         here.roles = roles.map_err(error::from_server)?.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let sql = "SELECT fdwname::text FROM pg_foreign_data_wrapper WHERE NOT has_foreign_data_wrapper_privilege(oid, 'USAGE')";
+        here.closed_wrappers = client.query(sql, &[]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
         let sql = "SELECT v.name::text, v.version::text, NOT v.superuser OR (v.trusted AND has_database_privilege(current_database(), 'CREATE')),
                 (SELECT extversion FROM pg_extension x WHERE x.extname = v.name), a.default_version::text
             FROM pg_available_extension_versions v JOIN pg_available_extensions a ON a.name = v.name";
@@ -60,7 +64,7 @@ impl Here {
             self.trim(item, &mut left);
             if item.sql.is_empty() && before > 0 {
                 fallen.insert(item.id.clone(), String::new());
-            } else if let Some(reason) = self.refuses(item) {
+            } else if let Some(reason) = self.refuses(item, &description.leans_on) {
                 fallen.insert(item.id.clone(), reason);
             }
         }
@@ -76,7 +80,7 @@ impl Here {
         description
     }
 
-    fn refuses(&self, item: &SchemaItem) -> Option<String> {
+    fn refuses(&self, item: &SchemaItem, leans_on: &HashMap<String, Vec<String>>) -> Option<String> {
         let sql = item.sql.iter().find(|sql| sql.starts_with("CREATE ")).map_or("", String::as_str);
         let only = |what: bool| (!what).then(|| "only a superuser may make it at the target; let one create it there".to_owned());
         match kind_of(&item.id, sql) {
@@ -87,6 +91,12 @@ impl Here {
             }
             Kind::EventTrigger => only(self.administrator),
             Kind::OfASuperuser => only(self.superuser),
+            // who makes one of the types owns it
+            Kind::OfATypesOwner => only(self.superuser || leans_on.get(&item.id).is_some_and(|ids| ids.iter().any(|id| is_type(id)))),
+            Kind::Server => {
+                let closed = |wrapper: &&String| sql.contains(&format!(" FOREIGN DATA WRAPPER {wrapper}"));
+                self.closed_wrappers.iter().find(closed).map(|wrapper| format!("the role may not use the foreign data wrapper {wrapper}"))
+            }
             Kind::RightsOnPublic if !self.owns_public => Some("the target's schema public belongs to another role".to_owned()),
             Kind::RightsOnPublic | Kind::Other => None,
         }
@@ -175,6 +185,8 @@ enum Kind<'a> {
     Policy,
     EventTrigger,
     OfASuperuser,
+    OfATypesOwner,
+    Server,
     RightsOnPublic,
     Other,
 }
@@ -199,15 +211,21 @@ fn kind_of<'a>(id: &'a str, sql: &str) -> Kind<'a> {
     let head = sql.split("\n    AS ").next().unwrap_or(sql);
     let of_a_superuser = SUPERUSERS.into_iter().any(is)
         || (is("FUNCTION ") || is("PROCEDURE ")) && (written_in("c") || written_in("internal") || head.contains(" LEAKPROOF"))
-        || is("TYPE ") && sql.contains("\n    INPUT = ")
+        || is("TYPE ") && !sql.contains(" AS ")
         || is("CAST ") && sql.contains(" WITHOUT FUNCTION");
     match () {
         () if is("POLICY ") => Kind::Policy,
         () if is("EVENT TRIGGER ") => Kind::EventTrigger,
         () if of_a_superuser => Kind::OfASuperuser,
+        () if is("CAST ") || is("TRANSFORM ") => Kind::OfATypesOwner,
+        () if is("SERVER ") => Kind::Server,
         () if id == "ACL SCHEMA public" => Kind::RightsOnPublic,
         () => Kind::Other,
     }
+}
+
+fn is_type(id: &str) -> bool {
+    id.starts_with("TYPE ") || id.starts_with("DOMAIN ")
 }
 
 /// What needs something that falls, falls.

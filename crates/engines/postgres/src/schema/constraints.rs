@@ -14,11 +14,11 @@ SELECT k.conrelid, k.conindid, k.conname::text, k.contype::text, pg_get_constrai
            || CASE k.confupdtype WHEN 'c' THEN ' ON UPDATE CASCADE' WHEN 'n' THEN ' ON UPDATE SET NULL' WHEN 'd' THEN ' ON UPDATE SET DEFAULT' WHEN 'r' THEN ' ON UPDATE RESTRICT' ELSE '' END
            || CASE k.confdeltype WHEN 'c' THEN ' ON DELETE CASCADE' WHEN 'n' THEN ' ON DELETE SET NULL' WHEN 'd' THEN ' ON DELETE SET DEFAULT' WHEN 'r' THEN ' ON DELETE RESTRICT' ELSE '' END,
        CASE WHEN k.condeferrable THEN ' DEFERRABLE' ELSE '' END || CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END
-           || CASE WHEN k.convalidated THEN '' ELSE ' NOT VALID' END,
+           || CASE WHEN to_jsonb(k)->>'conenforced' = 'false' THEN ' NOT ENFORCED' WHEN k.convalidated THEN '' ELSE ' NOT VALID' END,
        ARRAY(SELECT r.refobjid::regprocedure::text FROM pg_depend r
              WHERE r.classid = 'pg_constraint'::regclass AND r.objid = k.oid AND r.refclassid = 'pg_proc'::regclass
                AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = r.refobjid AND e.deptype = 'e')),
-       k.confrelid::regclass::text
+       k.confrelid::regclass::text, coalesce(to_jsonb(k)->>'conperiod' = 'true' OR to_jsonb(k)->>'confdelsetcols' IS NOT NULL, false)
 FROM pg_constraint k
 WHERE k.conrelid = ANY($1) AND k.contype IN ('u', 'x', 'c', 'f', 'p') AND k.conparentid = 0 AND k.coninhcount = 0
 ORDER BY k.conrelid, k.contype, k.conname";
@@ -73,6 +73,9 @@ fn definition(table: &Mapped<'_>, row: &Row, all: &HashMap<u32, &Mapped<'_>>, ou
 fn foreign_key(table: &Mapped<'_>, row: &Row, all: &HashMap<u32, &Mapped<'_>>) -> Result<String, String> {
     let other = all.get(&row.get(6)).ok_or_else(|| format!("it refers to {}, which is not selected", row.get::<_, &str>(11)))?;
     let missing = || "it speaks of columns that are left out".to_owned();
+    if row.get(12) {
+        return Err("a foreign key over periods, or one that sets single columns, is not made for a table that is mapped".to_owned());
+    }
     let own = columns(table, row.get(5)).ok_or_else(missing)?;
     let theirs = columns(other, row.get(7)).ok_or_else(missing)?;
     let (actions, times): (&str, &str) = (row.get(8), row.get(9));

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::catalog::{self, CatalogTable, TableKind};
 use super::ddl::{Functions, Mapped, Outline, create_table};
 use super::dump::Dumped;
-use super::{constraints, dump, entries, indexes, look, remainder, sequences, types};
+use super::{attributes, constraints, dump, entries, indexes, look, remainder, sequences, types};
 
 pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description> {
     let (tables, foreign): (Vec<_>, Vec<_>) =
@@ -88,6 +88,7 @@ async fn write_tables(
     for table in own {
         create_table(table, &sequences, &mut outline);
     }
+    attributes::write(client, own, &mut outline).await?;
     indexes::write(client, own, &mut outline).await?;
     constraints::write(client, all, own, &mut outline).await?;
     description.items.extend(outline.items);

@@ -7,6 +7,7 @@
 
 mod altered;
 mod adapt;
+mod attributes;
 mod catalog;
 mod constraints;
 mod ddl;

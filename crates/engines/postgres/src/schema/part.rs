@@ -142,7 +142,7 @@ impl Part {
         }
         match object.and_then(|object| self.lost.of(object)) {
             Some(loss) if loss.part && self.excepted.contains_key(&loss.seed.1) => Fate::Passed,
-            Some(loss) if self.own.contains(&loss.seed.1) && is_made_by_us(&entry.kind, loss.part) => Fate::Passed,
+            Some(loss) if self.own.contains(&loss.seed.1) && is_made_by_us(entry, loss.part) => Fate::Passed,
             Some(loss) => Fate::Falls(self.because(loss)),
             None if self.is_in_scope(entry) => Fate::Kept,
             None => Fate::Elsewhere,
@@ -207,11 +207,12 @@ fn schema_of(entry: &DumpEntry) -> String {
 }
 
 /// Parts of a table that our own DDL makes, or lists by itself.
-fn is_made_by_us(kind: &str, part: bool) -> bool {
-    match kind {
+fn is_made_by_us(entry: &DumpEntry, part: bool) -> bool {
+    match entry.kind.as_str() {
         "FK CONSTRAINT" => true,
         "TABLE" | "TABLE ATTACH" | "INDEX" | "INDEX ATTACH" | "CONSTRAINT" | "CHECK CONSTRAINT" | "DEFAULT" | "SEQUENCE"
         | "SEQUENCE OWNED BY" => part,
+        "COMMENT" => part && (entry.name.starts_with("TABLE ") || entry.name.starts_with("COLUMN ")),
         _ => false,
     }
 }

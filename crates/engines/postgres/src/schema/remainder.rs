@@ -69,6 +69,22 @@ pub(crate) async fn unmade(client: &Client, selection: &Selection, reason: &str)
     Ok(list)
 }
 
+/// Settings of the database and of roles in it, and places of tables.
+const SETTINGS: &str = "
+SELECT 'SETTING ' || split_part(s.setting, '=', 1) || ' of ' || CASE WHEN s.setrole = 0 THEN 'the database' ELSE 'role ' || pg_get_userbyid(s.setrole) END,
+       'settings are the target''s own'
+FROM (SELECT setrole, unnest(setconfig) AS setting FROM pg_db_role_setting
+      WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())) s
+UNION ALL
+SELECT 'TABLESPACE ' || t.spcname || ' of ' || n.nspname || '.' || c.relname, 'everything is made in the target''s own tablespace'
+FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY($1) OR EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND i.indrelid = ANY($1))
+ORDER BY 1";
+
+fn oids(tables: &[CatalogTable]) -> Vec<u32> {
+    tables.iter().map(|table| table.oid).collect()
+}
+
 /// Always left behind, whoever makes the schema.
 pub(crate) async fn never_carried(client: &Client, tables: &[CatalogTable]) -> Result<Vec<NotCarried>> {
     let mut list = Vec::new();
@@ -78,6 +94,9 @@ pub(crate) async fn never_carried(client: &Client, tables: &[CatalogTable]) -> R
             object: format!("{count} LARGE OBJECTS"),
             reason: "the server's log does not show their content".to_owned(),
         });
+    }
+    for row in client.query(SETTINGS, &[&oids(tables)]).await.map_err(error::from_server)? {
+        list.push(NotCarried { object: row.get(0), reason: row.get(1) });
     }
     for table in tables.iter().filter(|table| table.persistence == Persistence::Unlogged) {
         let object = format!("CHANGES of {}", table.table.name);
@@ -105,7 +124,7 @@ pub(crate) fn flattened(tables: &[Mapped<'_>]) -> Vec<NotCarried> {
 
 /// Rights and owners, where the task does not keep them.
 pub(crate) async fn grants(client: &Client, tables: &[CatalogTable]) -> Result<Vec<NotCarried>> {
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let oids = oids(tables);
     let sql = "SELECT n.nspname || '.' || c.relname, coalesce(pg_get_userbyid(nullif(g.grantee, 0))::text, 'PUBLIC'), string_agg(g.privilege_type, ', ' ORDER BY g.privilege_type)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL aclexplode(c.relacl) g
         WHERE c.oid = ANY($1) AND g.grantee <> c.relowner GROUP BY 1, 2 ORDER BY 1, 2";

@@ -11,6 +11,8 @@ CREATE FUNCTION attic.unused() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE TYPE tools.mood AS ENUM ('fine', 'so so');
 CREATE SEQUENCE shared_seq START 100;
 CREATE TABLE person (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, secret text, mood tools.mood DEFAULT 'fine', twice int DEFAULT tools.twice(4));
+ALTER TABLE person SET (fillfactor = 60); ALTER TABLE person ALTER name SET STORAGE EXTERNAL, ALTER name SET STATISTICS 7;
+COMMENT ON TABLE person IS 'it''s one'; COMMENT ON COLUMN person.secret IS 'gone with it'; COMMENT ON COLUMN person.name IS 'called';
 CREATE TABLE gone (id int PRIMARY KEY, v int);
 CREATE TABLE "Odd.Name"."or""der" (id int PRIMARY KEY DEFAULT nextval('shared_seq'), person int REFERENCES person, gone int REFERENCES gone, "a b" text);
 CREATE TABLE whole (id serial PRIMARY KEY, n int CHECK (tools.twice(n) > 0), g int GENERATED ALWAYS AS (n + 1) STORED,
@@ -98,6 +100,9 @@ async fn what_does_not_lean_on_a_table_left_out_is_the_servers_own() {
     assert_eq!(ask("SELECT indisclustered FROM pg_index WHERE indexrelid = 'whole_pkey'::regclass").await.as_deref(), Some("t"));
     assert_eq!(ask("INSERT INTO crm.human (name) VALUES ('Cy') RETURNING id || ' ' || twice || mood").await.as_deref(), Some("3 8fine"));
     assert_eq!(ask(r#"INSERT INTO "Odd.Name"."or""der" (person) VALUES (3) RETURNING id"#).await.as_deref(), Some("101"));
+    let attributes = ask("SELECT reloptions::text || (SELECT attstorage::text || '/' || attstattarget || col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = c.oid AND attname = 'name')
+        || obj_description(c.oid) FROM pg_class c WHERE oid = 'crm.human'::regclass").await;
+    assert_eq!(attributes.as_deref(), Some("{fillfactor=60}e/7calledit's one"));
     let key = ask("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f'").await;
     assert_eq!(key.as_deref(), Some("FOREIGN KEY (person) REFERENCES crm.human(id)"));
 }
@@ -150,13 +155,14 @@ async fn a_role_without_rights_moves_what_it_may_make() {
         CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1';
         CREATE FUNCTION fired() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
         CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION fired(); ALTER EVENT TRIGGER watch DISABLE;
+        CREATE CAST (varbit AS int4) WITH INOUT; CREATE TYPE ours AS (x int); CREATE CAST (ours AS int4) WITH INOUT;
         CREATE EXTENSION hstore; CREATE TABLE t (id int PRIMARY KEY, h hstore); INSERT INTO t VALUES (1, 'a=>1')").await;
     pair.at_target("DO $$ BEGIN EXECUTE format('GRANT CREATE, TEMPORARY ON DATABASE %I TO part_poor', current_database()); END $$; GRANT CREATE ON SCHEMA public TO part_poor").await;
     pair.task.target.user = Some("part_poor".into());
     pair.target = godwit_postgres::target(&pair.task).unwrap();
     let description = pair.target.adapt(pair.source.describe(&pair.task).await.unwrap()).await.unwrap();
     let left = left(&description);
-    assert_eq!(left, ["FUNCTION public.raw(integer, integer)", "VIEW public.over_raw", "EVENT TRIGGER watch"]);
+    assert_eq!(left, ["CAST CAST (bit varying AS integer)", "FUNCTION public.raw(integer, integer)", "VIEW public.over_raw", "EVENT TRIGGER watch"]);
     move_all(&pair, &description).await;
     assert_eq!(pair.ask_target("SELECT h->'a' FROM t").await.as_deref(), Some("1"));
 }
