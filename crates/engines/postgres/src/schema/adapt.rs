@@ -212,6 +212,7 @@ fn kind_of<'a>(id: &'a str, sql: &str) -> Kind<'a> {
     let of_a_superuser = SUPERUSERS.into_iter().any(is)
         || (is("FUNCTION ") || is("PROCEDURE ")) && (written_in("c") || written_in("internal") || head.contains(" LEAKPROOF"))
         || is("TYPE ") && !sql.contains(" AS ")
+        || is("AGGREGATE ") && sql.contains("STYPE = internal")
         || is("CAST ") && sql.contains(" WITHOUT FUNCTION");
     match () {
         () if is("POLICY ") => Kind::Policy,
