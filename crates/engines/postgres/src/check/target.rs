@@ -98,6 +98,10 @@ WHERE NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = w.name)";
 /// Types and functions of the source that only an extension brings.
 async fn extensions(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     let names: Vec<&str> = needs.description.items.iter().filter_map(|item| item.id.strip_prefix("EXTENSION ")).map(str::trim).collect();
+    for left in needs.description.not_carried.iter().filter(|left| left.object.starts_with("EXTENSION ")) {
+        let what = format!("{} of the source is left out, with what needs it: {}", left.object, left.reason);
+        findings.push(Finding::warning("types", what, "create it at the target, or see `godwit plan` for what falls away"));
+    }
     for row in client.query(EXTENSIONS, &[&names]).await.map_err(error::from_server)? {
         let (name, is_there, may_be_made): (&str, bool, bool) = (row.get(0), row.get(1), row.get(2));
         if !is_there {

@@ -45,7 +45,8 @@ impl Here {
         here.roles = roles.map_err(error::from_server)?.iter().map(|row| (row.get(0), row.get(1))).collect();
         let sql = "SELECT fdwname::text FROM pg_foreign_data_wrapper WHERE NOT has_foreign_data_wrapper_privilege(oid, 'USAGE')";
         here.closed_wrappers = client.query(sql, &[]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
-        let sql = "SELECT v.name::text, v.version::text, NOT v.superuser OR (v.trusted AND has_database_privilege(current_database(), 'CREATE')),
+        let sql =
+            "SELECT v.name::text, v.version::text, NOT v.superuser OR (v.trusted AND has_database_privilege(current_database(), 'CREATE')),
                 (SELECT extversion FROM pg_extension x WHERE x.extname = v.name), a.default_version::text
             FROM pg_available_extension_versions v JOIN pg_available_extensions a ON a.name = v.name";
         for row in client.query(sql, &[]).await.map_err(error::from_server)? {
@@ -149,10 +150,15 @@ impl Here {
             let granted = line.starts_with("GRANT ") || line.starts_with("REVOKE ") || line.starts_with("ALTER DEFAULT ");
             match (&as_another, absent) {
                 (Some(_), _) if granted => {
-                    leave(line.trim_end_matches(';').to_owned(), "another role granted it, and only a superuser may speak for it".to_owned());
+                    leave(
+                        line.trim_end_matches(';').to_owned(),
+                        "another role granted it, and only a superuser may speak for it".to_owned(),
+                    );
                 }
                 (Some(_), _) => {}
-                (None, Some(role)) if granted => leave(line.trim_end_matches(';').to_owned(), format!("the role {role} is not at the target")),
+                (None, Some(role)) if granted => {
+                    leave(line.trim_end_matches(';').to_owned(), format!("the role {role} is not at the target"))
+                }
                 (None, _) => kept.push(line),
             }
             if line.starts_with("RESET SESSION AUTHORIZATION") {
@@ -206,7 +212,8 @@ fn kind_of<'a>(id: &'a str, sql: &str) -> Kind<'a> {
         return Kind::Extension(name);
     }
     let is = |kind: &str| id.starts_with(kind);
-    let written_in = |language: &str| sql.contains(&format!("\n    LANGUAGE {language} ")) || sql.contains(&format!("\n    LANGUAGE {language}\n"));
+    let written_in =
+        |language: &str| sql.contains(&format!("\n    LANGUAGE {language} ")) || sql.contains(&format!("\n    LANGUAGE {language}\n"));
     // what stands before the body: a body may hold any words
     let head = sql.split("\n    AS ").next().unwrap_or(sql);
     let of_a_superuser = SUPERUSERS.into_iter().any(is)
@@ -366,7 +373,10 @@ mod tests {
     fn what_needs_something_that_cannot_be_made_falls_with_it() {
         let mut items = vec![
             item("FUNCTION s.f(integer)", &["CREATE FUNCTION s.f(integer) RETURNS integer\n    LANGUAGE c\n    AS 'lib', 'f';"]),
-            item("FUNCTION s.g(integer)", &["CREATE FUNCTION s.g(integer) RETURNS integer\n    LANGUAGE sql\n    AS 'SELECT 1 -- LEAKPROOF';"]),
+            item(
+                "FUNCTION s.g(integer)",
+                &["CREATE FUNCTION s.g(integer) RETURNS integer\n    LANGUAGE sql\n    AS 'SELECT 1 -- LEAKPROOF';"],
+            ),
             item("VIEW s.v", &["CREATE VIEW s.v AS SELECT s.f(1);"]),
             item("TABLE s.t", &["CREATE TABLE s.t ();"]),
             item("INDEX s.i", &["CREATE INDEX i ON s.t (x);"]),
@@ -382,10 +392,7 @@ mod tests {
     #[test]
     fn an_extension_comes_in_the_version_that_is_offered() {
         let create = |name: &str, version: &str| format!("CREATE EXTENSION IF NOT EXISTS {name} WITH SCHEMA public VERSION '{version}';");
-        let items = vec![
-            item("EXTENSION hstore", &[&create("hstore", "1.1")]),
-            item("EXTENSION postgis", &[&create("postgis", "3.0")]),
-        ];
+        let items = vec![item("EXTENSION hstore", &[&create("hstore", "1.1")]), item("EXTENSION postgis", &[&create("postgis", "3.0")])];
         let adapted = here().adapt(Description { items, ..Description::default() });
         assert_eq!((adapted.items.len(), left(&adapted)), (1, vec!["EXTENSION postgis"]));
         assert!(adapted.items[0].sql[0].contains("VERSION '1.1'"));

@@ -54,7 +54,8 @@ pub(crate) async fn write(client: &Client, tables: &[Mapped<'_>], outline: &mut 
         let place = table.source.columns.iter().position(|column| column.number == row.get::<_, i16>(1));
         let Some(column) = place.and_then(|place| table.target_column(place)).map(quote::identifier) else { continue };
         let name = quote::table(&table.mapping.target);
-        let alter = |what: &str, value: Option<String>| value.map(|value| format!("ALTER TABLE {name} ALTER COLUMN {column} SET {what}{value}"));
+        let alter =
+            |what: &str, value: Option<String>| value.map(|value| format!("ALTER TABLE {name} ALTER COLUMN {column} SET {what}{value}"));
         let text = |at: usize| row.get::<_, Option<String>>(at);
         let comment = text(6).map(|comment| format!("COMMENT ON COLUMN {name}.{column} IS {}", quote::literal(&comment)));
         let found = [

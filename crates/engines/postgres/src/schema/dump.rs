@@ -119,7 +119,8 @@ async fn run(program: &std::path::Path, task: &Task, without: &[String]) -> Resu
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         // not the query, which may name every table there is
-        let told = |line: &&str| ["error:", "hint:", "FATAL:"].iter().any(|word| line.contains(word)) && !line.contains("detail: Query was");
+        let told =
+            |line: &&str| ["error:", "hint:", "FATAL:"].iter().any(|word| line.contains(word)) && !line.contains("detail: Query was");
         let said = said.lines().filter(told).collect::<Vec<_>>().join("\n");
         // pg_dump gives no SQLSTATE, and locks each table, which needs the right to read it
         let code = if said.contains("permission denied") { &codes::RIGHTS_MISSING } else { &codes::SERVER_REFUSED };
@@ -358,7 +359,9 @@ fn item(entry: DumpEntry, stage: Stage, table: Option<TableName>) -> SchemaItem 
         Some(rest) => format!("CREATE SCHEMA IF NOT EXISTS {rest}"),
         None => entry.sql,
     };
-    let made_by = entry.access_method.filter(|_| matches!(entry.kind.as_str(), "TABLE" | "MATERIALIZED VIEW"));
+    // a partitioned table holds no rows, and the dump names no method for it
+    let stored = matches!(entry.kind.as_str(), "TABLE" | "MATERIALIZED VIEW") && !sql.contains("\nPARTITION BY ");
+    let made_by = entry.access_method.filter(|_| stored);
     let method = made_by.map(|method| format!("SET LOCAL default_table_access_method = {method}"));
     SchemaItem { id, stage, table, sql: method.into_iter().chain(owned_apart(sql)).collect() }
 }

@@ -49,8 +49,7 @@ INSERT INTO parts VALUES (1, 'a'), (7, 'b');
 fn part(task: &mut Task) {
     task.select.except = vec!["public.gone".into()];
     let columns = vec![("secret".to_owned(), ColumnRule::LeaveOut)];
-    task.map =
-        vec![MapRule { from: TableName::new("public", "person"), to: Some(TableName::new("crm", "human")), columns }];
+    task.map = vec![MapRule { from: TableName::new("public", "person"), to: Some(TableName::new("crm", "human")), columns }];
 }
 
 async fn move_all(pair: &Pair, description: &Description) {
@@ -132,8 +131,11 @@ async fn a_column_of_another_tables_row_type_is_refused_by_name() {
 async fn a_role_that_the_target_lacks_is_listed() {
     let Some(pair) = Pair::new(major(), |task| (task.schema.owners, task.schema.grants) = (Owners::Keep, Grants::Keep)) else { return };
     // both databases are on one server: the role is taken away between
-    pair.at_source("CREATE ROLE part_gone; CREATE TABLE a (id int PRIMARY KEY); ALTER TABLE a OWNER TO part_gone; GRANT SELECT ON a TO PUBLIC;
-        ALTER TABLE a ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON a TO part_gone USING (true)").await;
+    pair.at_source(
+        "CREATE ROLE part_gone; CREATE TABLE a (id int PRIMARY KEY); ALTER TABLE a OWNER TO part_gone; GRANT SELECT ON a TO PUBLIC;
+        ALTER TABLE a ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON a TO part_gone USING (true)",
+    )
+    .await;
     let description = pair.source.describe(&pair.task).await.unwrap();
     pair.at_source("DROP TABLE a; DROP ROLE part_gone").await;
     let description = pair.target.adapt(description).await.unwrap();
@@ -150,19 +152,25 @@ async fn a_role_without_rights_moves_what_it_may_make() {
     let Some(mut pair) = Pair::new(major(), |_| {}) else { return };
     let role = "DO $$ BEGIN CREATE ROLE part_poor LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$";
     pair.at_source(role).await;
-    pair.at_source("CREATE FUNCTION raw(int4, int4) RETURNS int4 LANGUAGE internal STRICT IMMUTABLE AS 'int4pl';
+    pair.at_source(
+        "CREATE FUNCTION raw(int4, int4) RETURNS int4 LANGUAGE internal STRICT IMMUTABLE AS 'int4pl';
         CREATE VIEW over_raw AS SELECT raw(1, 2);
         CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1';
         CREATE FUNCTION fired() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
         CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION fired(); ALTER EVENT TRIGGER watch DISABLE;
         CREATE CAST (varbit AS int4) WITH INOUT; CREATE TYPE ours AS (x int); CREATE CAST (ours AS int4) WITH INOUT;
-        CREATE EXTENSION hstore; CREATE TABLE t (id int PRIMARY KEY, h hstore); INSERT INTO t VALUES (1, 'a=>1')").await;
+        CREATE EXTENSION hstore; CREATE TABLE t (id int PRIMARY KEY, h hstore); INSERT INTO t VALUES (1, 'a=>1')",
+    )
+    .await;
     pair.at_target("DO $$ BEGIN EXECUTE format('GRANT CREATE, TEMPORARY ON DATABASE %I TO part_poor', current_database()); END $$; GRANT CREATE ON SCHEMA public TO part_poor").await;
     pair.task.target.user = Some("part_poor".into());
     pair.target = godwit_postgres::target(&pair.task).unwrap();
     let description = pair.target.adapt(pair.source.describe(&pair.task).await.unwrap()).await.unwrap();
     let left = left(&description);
-    assert_eq!(left, ["CAST CAST (bit varying AS integer)", "FUNCTION public.raw(integer, integer)", "VIEW public.over_raw", "EVENT TRIGGER watch"]);
+    assert_eq!(
+        left,
+        ["CAST CAST (bit varying AS integer)", "FUNCTION public.raw(integer, integer)", "VIEW public.over_raw", "EVENT TRIGGER watch"]
+    );
     move_all(&pair, &description).await;
     assert_eq!(pair.ask_target("SELECT h->'a' FROM t").await.as_deref(), Some("1"));
 }
