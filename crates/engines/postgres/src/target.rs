@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord,
+    Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
 };
 use tokio_postgres::Client;
 

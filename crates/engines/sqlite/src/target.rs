@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, Value, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord,
+    Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace,
+    Value, codes,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, OwnedMutexGuard};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Description, Entry, Examiner, Finding, Group, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName, Trace,
+    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Description, Entry, Examiner, Finding, Group, Holder,
+    Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName,
+    Trace,
 };
 
 use super::plan::{Broken, FaultPlan};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, TableWrite, Target, TargetNeeds, TaskName, Trace, WriteKind, codes,
+    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder,
+    Lease, LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName,
+    TableWrite, Target, TargetNeeds, TaskName, Trace, WriteKind, codes,
 };
 
 use super::alter;

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::catalog::{self, CatalogTable, TableKind};
 use super::ddl::{Functions, Mapped, Outline, create_table};
 use super::dump::Dumped;
-use super::{attributes, constraints, dump, entries, indexes, look, remainder, sequences, types};
+use super::{attributes, constraints, dump, indexes, look, remainder, sequences, types};
 
 pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description> {
     let (tables, foreign): (Vec<_>, Vec<_>) =

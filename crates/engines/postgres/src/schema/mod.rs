@@ -5,8 +5,8 @@
 //! and all of them without `pg_dump`, are made by `ddl` and its neighbours; `remainder` lists what stays behind. `adapt`
 //! speaks for the target: which of these steps it can perform.
 
-mod altered;
 mod adapt;
+mod altered;
 mod attributes;
 mod catalog;
 mod constraints;
@@ -24,10 +24,10 @@ mod script;
 mod sequences;
 mod types;
 
+pub(crate) use adapt::Here;
 pub(crate) use altered::altered;
 pub(crate) use catalog::{CatalogTable, Persistence, TableKind, read_named};
 pub(crate) use describe::describe;
 pub(crate) use look::{of_names as appearances, type_name};
-pub(crate) use adapt::Here;
 pub(crate) use script::staged;
 pub(crate) use sequences::{read_values, sequence_names, set_values};
