@@ -7,7 +7,13 @@ use godwit_model::{SchemaItem, Stage, TableName};
 use serde_json::{Value as Json, json};
 
 const MARK: &str = "-- godwit step ";
-const STAGES: [(Stage, &str); 3] = [(Stage::BeforeLoad, "before load"), (Stage::AfterLoad, "after load"), (Stage::AtFinish, "at finish")];
+const STAGES: [(Stage, &str); 5] = [
+    (Stage::BeforeLoad, "before load"),
+    (Stage::Key, "with last row"),
+    (Stage::Index, "with last row, index"),
+    (Stage::AfterLoad, "after load"),
+    (Stage::AtFinish, "at finish"),
+];
 
 /// Steps in the order in which they run.
 pub fn write(items: &[SchemaItem]) -> String {
@@ -56,6 +62,9 @@ fn mark(line: &str) -> Option<SchemaItem> {
         Some([schema, name]) => Some(TableName::new(schema.as_str()?, name.as_str()?)),
         _ => None,
     };
+    // what waits for a table's last row says which table
+    let waits = matches!(stage, Stage::Key | Stage::Index);
+    let stage = if waits && table.is_none() { Stage::AfterLoad } else { stage };
     Some(SchemaItem { id: facts["id"].as_str()?.to_owned(), stage, table, sql: vec![String::new()] })
 }
 
@@ -72,17 +81,25 @@ mod tests {
             sql: sql.iter().map(|sql| (*sql).to_owned()).collect(),
         };
         let items = [
-            item("INDEX \"odd\n\" name", Stage::AfterLoad, Some("t"), &["CREATE INDEX i ON t (a)"]),
+            item("INDEX \"odd\n\" name", Stage::Index, Some("t"), &["CREATE INDEX i ON t (a)"]),
+            item("UNIQUE t u", Stage::AfterLoad, Some("t"), &["ALTER TABLE t ADD CONSTRAINT u UNIQUE (b)"]),
+            item("KEY t", Stage::Key, Some("t"), &["ALTER TABLE t ADD PRIMARY KEY (a)"]),
             item("TABLE t", Stage::BeforeLoad, Some("t"), &["CREATE TABLE t (a int) -- why", "COMMENT ON t IS ';';"]),
             item("TRIGGER x", Stage::AtFinish, None, &["CREATE TRIGGER x;"]),
         ];
         let read = read(&write(&items)).unwrap();
         let order: Vec<(&str, Stage, Option<&TableName>)> =
             read.iter().map(|item| (item.id.as_str(), item.stage, item.table.as_ref())).collect();
-        let expected: Vec<_> = [1, 0, 2].map(|at: usize| (items[at].id.as_str(), items[at].stage, items[at].table.as_ref())).into();
+        let expected: Vec<_> = [3, 2, 0, 1, 4].map(|at: usize| (items[at].id.as_str(), items[at].stage, items[at].table.as_ref())).into();
         assert_eq!(order, expected);
         assert_eq!(read[0].sql[0].trim(), "CREATE TABLE t (a int) -- why\n;\nCOMMENT ON t IS ';';");
         assert_eq!(super::read("CREATE TABLE t ();\n"), None);
+    }
+
+    #[test]
+    fn a_key_of_no_table_waits_for_all_rows() {
+        let items = read(&write(&[SchemaItem { id: "KEY".to_owned(), stage: Stage::Key, table: None, sql: Vec::new() }])).unwrap();
+        assert_eq!((items.len(), items[0].stage), (1, Stage::AfterLoad));
     }
 
     #[test]

@@ -294,12 +294,21 @@ fn staged(entries: Vec<DumpEntry>, places: &Places) -> (Vec<SchemaItem>, Vec<Not
 }
 
 /// A schema's file has no database beside it: entries are staged by their kind alone, all constraints and unique
-/// indexes before the load, since any of them may be a key.
+/// indexes before the load, since any of them may be a key: what they cover is looked at before the first row moves.
+/// Such an index of a partitioned table is valid once those of all its partitions are attached.
 pub(crate) fn staged_by_kind(entries: Vec<DumpEntry>) -> Vec<SchemaItem> {
+    let is_unique = |entry: &DumpEntry| entry.kind == "CONSTRAINT" || entry.kind == "INDEX" && entry.sql.starts_with("CREATE UNIQUE");
+    let unique: Vec<(String, String)> =
+        entries.iter().filter(|entry| is_unique(entry)).map(|entry| (entry.schema.clone(), entry.name.clone())).collect();
+    let of_unique = |entry: &DumpEntry| {
+        // a constraint's entry is named by its table first
+        let is_named = |name: &str| name.strip_suffix(entry.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with(' '));
+        unique.iter().any(|(schema, name)| *schema == entry.schema && is_named(name))
+    };
     let items = entries.into_iter().filter(|entry| !is_ours(entry) && !comes_by_itself(entry)).map(|entry| {
         let stage = match entry.kind.as_str() {
-            "CONSTRAINT" => Stage::BeforeLoad,
-            "INDEX" if entry.sql.starts_with("CREATE UNIQUE") => Stage::BeforeLoad,
+            "CONSTRAINT" | "INDEX" if is_unique(&entry) => Stage::BeforeLoad,
+            "INDEX ATTACH" if of_unique(&entry) => Stage::BeforeLoad,
             "INDEX" | "INDEX ATTACH" | "CHECK CONSTRAINT" => Stage::AfterLoad,
             kind => stage_of_kind(kind).unwrap_or(Stage::AtFinish),
         };

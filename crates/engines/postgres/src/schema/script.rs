@@ -253,6 +253,22 @@ COMMIT;
     }
 
     #[test]
+    fn a_partitioned_key_is_attached_before_the_load() {
+        let entry = |name: &str, kind: &str, sql: &str| format!("--\n-- Name: {name}; Type: {kind}; Schema: s; Owner: o\n--\n\n{sql}\n\n");
+        let text = [
+            entry("i", "INDEX", "CREATE INDEX i ON ONLY s.t USING btree (b);"),
+            entry("t t_pkey", "CONSTRAINT", "ALTER TABLE ONLY s.t ADD CONSTRAINT t_pkey PRIMARY KEY (a);"),
+            entry("p p_pkey", "CONSTRAINT", "ALTER TABLE ONLY s.p ADD CONSTRAINT p_pkey PRIMARY KEY (a);"),
+            entry("p_i", "INDEX", "CREATE INDEX p_i ON s.p USING btree (b);"),
+            entry("p_i", "INDEX ATTACH", "ALTER INDEX s.i ATTACH PARTITION s.p_i;"),
+            entry("p_pkey", "INDEX ATTACH", "ALTER INDEX s.t_pkey ATTACH PARTITION s.p_pkey;"),
+        ];
+        let stages: Vec<Stage> = staged(&text.concat()).iter().map(|item| item.stage).collect();
+        use Stage::{AfterLoad, BeforeLoad};
+        assert_eq!(stages, [AfterLoad, BeforeLoad, BeforeLoad, AfterLoad, AfterLoad, BeforeLoad]);
+    }
+
+    #[test]
     fn any_text_is_cut_without_loss() {
         for text in ["$", "$a", "$a$ x", "'", "\"", "/*", "--", "é$é$;é$é$", "E'\\", "a$b$c;d", "$1;$2"] {
             let whole: String = pieces(text).into_iter().map(|(_, part)| part).collect();
