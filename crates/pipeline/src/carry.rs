@@ -288,7 +288,7 @@ impl Replay {
             refuse_without_key(route)?;
             let keys = report.tables.iter().flat_map(|table| &table.differences);
             let list: Vec<Reread> = keys.map(|found| Reread { mapping: route.mapping.clone(), key: found.key.clone() }).collect();
-            entries.extend(reread::entry(&list));
+            entries.extend(reread::more(facts, &self.routes, list)?);
             entries = self.window(facts, &found.table, entries);
         }
         self.note(facts, entries).await?;

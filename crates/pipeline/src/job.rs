@@ -458,7 +458,7 @@ impl Shared {
         if suspects.complete {
             entries.extend(facts.all_swept());
         }
-        if let Some(list) = reread::entry(&suspects.keys) {
+        if let Some(list) = reread::more(facts, &replay.routes, suspects.keys)? {
             entries.extend([list, facts::marker_entry(&new_marker(&origin(setup.task))), facts::removal("passed")]);
         }
         setup.record(facts, entries).await

@@ -103,6 +103,13 @@ pub(crate) fn entry(list: &[Reread]) -> Option<Entry> {
     Some(Entry { key: "reread".to_owned(), value: Bytes::from(bytes) })
 }
 
+/// The fact with these keys besides those that are listed already.
+pub(crate) fn more(known: &Facts, routes: &[Route], keys: Vec<Reread>) -> Result<Option<Entry>> {
+    let mut list = from_facts(known, routes)?.keys;
+    list.extend(keys);
+    Ok(entry(&list))
+}
+
 pub(crate) fn from_facts(known: &Facts, routes: &[Route]) -> Result<List> {
     let Some(bytes) = known.reread() else { return Ok(List::default()) };
     let lost = || Error::new(&codes::STATE_LOST, "the re-read list cannot be read").at("the task's ledger in the target");

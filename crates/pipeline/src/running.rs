@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::coalesce::Reread;
 use crate::examine::VerifyReport;
-use crate::facts;
+use crate::facts::{self, Facts};
 use crate::job::{Job, origin};
 use crate::load::Route;
 use crate::passages::{Passages, Passed};
@@ -175,7 +175,8 @@ impl Running {
         }
         let lease = self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))?;
         let marker = new_marker(&origin(&self.job.task));
-        let mut entries: Vec<Entry> = reread::entry(&list).into_iter().collect();
+        let facts = Facts::from_entries(self.job.target.ledger(&self.job.task.name).await?);
+        let mut entries: Vec<Entry> = reread::more(&facts, routes, list)?.into_iter().collect();
         entries.extend([facts::marker_entry(&marker), facts::done_entry("inexact"), facts::removal("passed")]);
         self.job.target.record(&lease, &entries).await?;
         self.begin_again().await
