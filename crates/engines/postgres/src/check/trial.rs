@@ -5,11 +5,16 @@ use tokio_postgres::Client;
 
 use crate::{error, establish, quote};
 
+/// Two processes may look at once, and neither may stand in the other's way. At most 63 bytes long.
+fn trial_name(needs: &SourceNeeds<'_>) -> String {
+    format!("godwit_{}_check_{:08x}", needs.task.name, fastrand::u32(..))
+}
+
 /// A publication of one of the tables, and a marker; under a short lock timeout, because users' work comes first.
 pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     let Some(table) = needs.tables.first() else { return Ok(()) };
     client.batch_execute("BEGIN; SET LOCAL lock_timeout = '200ms'").await.map_err(error::from_server)?;
-    let name = format!("godwit_{}_check", needs.task.name);
+    let name = trial_name(needs);
     let made =
         client.batch_execute(&format!("CREATE PUBLICATION {} FOR TABLE {}", quote::identifier(&name), quote::table(&table.name))).await;
     client.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
@@ -31,7 +36,7 @@ pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findin
 
 /// A slot that ends with the session. It waits for transactions under way, and users' work must not wait for it.
 pub(super) async fn slot(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
-    let name = quote::literal(&format!("godwit_{}_check", needs.task.name));
+    let name = quote::literal(&trial_name(needs));
     client.batch_execute("SET statement_timeout = '3s'").await.map_err(error::from_server)?;
     let made = client.batch_execute(&format!("SELECT pg_create_logical_replication_slot({name}, 'pgoutput', true)")).await;
     client.batch_execute("SET statement_timeout = 0").await.map_err(error::from_server)?;
