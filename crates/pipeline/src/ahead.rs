@@ -94,6 +94,13 @@ impl Ahead {
         self.state = State::Barred;
     }
 
+    /// A transaction that was not streamed is whole: if a layout came with it, the log knows it for good.
+    pub fn settled(&mut self) {
+        if matches!(self.state, State::Barred) {
+            self.state = State::Nobody;
+        }
+    }
+
     /// What entered leaves again.
     pub fn leave(&mut self) {
         if let State::Entered(transaction, _) = self.state {
@@ -142,6 +149,14 @@ mod tests {
         assert!(!ahead.spooled(T, 100, true, now) && !ahead.spooled(T, 100, true, now));
         ahead.ended(T);
         assert!(ahead.spooled(U, 100, true, now));
+    }
+
+    #[test]
+    fn a_layout_of_a_small_transaction_bars_no_large_one() {
+        let mut ahead = Ahead::new(10);
+        ahead.bar();
+        ahead.settled();
+        assert!(ahead.spooled(T, 100, true, Instant::now()));
     }
 
     #[test]

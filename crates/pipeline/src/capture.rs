@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use godwit_model::{
     Captured, ChangeBatch, ChangeStream, Error, Event, Layout, LayoutId, Observer, PipelineStage, Position, Result, Source, Table,
-    TransactionId, failpoint,
+    TableName, TransactionId, failpoint,
 };
 use godwit_store::{ChangeLog, Durable, Record, Spool};
 use hashbrown::HashMap;
@@ -44,6 +44,10 @@ struct Session<'a> {
     capture: &'a mut Capture,
     /// The stream's layout numbers, in the log's.
     layouts: HashMap<LayoutId, LayoutId>,
+    /// The newest layout of each table that the log knows.
+    newest: HashMap<TableName, Arc<Layout>>,
+    /// The highest number among them.
+    last_layout: LayoutId,
     /// `Begin` is in the log, its end is not.
     open: bool,
     /// Something that is worth a sync was appended since the last one began.
@@ -83,9 +87,13 @@ impl Capture {
         let from = self.log.last_position().unwrap_or_else(|| self.start.clone());
         let stream = self.source.changes(&from, &self.tables).await?;
         let heavy = (self.memory / WAITING_SHARE).min(MOST_WAITING) as usize;
+        let known = self.log.layouts();
+        let last_layout = known.iter().map(|layout| layout.id).max().unwrap_or(LayoutId(0));
         let mut session = Session {
             capture: self,
             layouts: HashMap::new(),
+            newest: known.into_iter().map(|layout| (layout.table.clone(), layout)).collect(),
+            last_layout,
             open: false,
             dirty: false,
             rhythm: Rhythm::new(heavy, tokio::time::Instant::now()),
@@ -181,6 +189,7 @@ impl Session<'_> {
             Captured::Schema { table, what } => self.append(&Record::Schema { table, what })?,
             Captured::Commit { position, time, origin } => {
                 self.append(&Record::Commit { position, time, origin })?;
+                self.ahead.settled();
                 self.committed();
             }
             Captured::Idle { position } => self.progress(position)?,
@@ -301,15 +310,17 @@ impl Session<'_> {
 
     /// The log knows a layout by one number for ever; streams count anew.
     fn layout(&mut self, layout: &Layout) -> Result<()> {
-        let known = self.capture.log.layouts();
-        let same = known.iter().find(|there| ***there == Layout { id: there.id, ..layout.clone() });
+        let same = self.newest.get(&layout.table).filter(|there| ***there == Layout { id: there.id, ..layout.clone() });
         let id = match same {
             Some(there) => there.id,
             None => {
                 self.leave()?;
                 self.ahead.bar();
-                let id = LayoutId(self.capture.log.layouts().iter().map(|there| there.id.0).max().unwrap_or(0) + 1);
-                self.append(&Record::Layout(Arc::new(Layout { id, ..layout.clone() })))?;
+                let id = LayoutId(self.last_layout.0 + 1);
+                let layout = Arc::new(Layout { id, ..layout.clone() });
+                self.append(&Record::Layout(layout.clone()))?;
+                self.newest.insert(layout.table.clone(), layout);
+                self.last_layout = id;
                 id
             }
         };
