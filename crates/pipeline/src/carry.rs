@@ -5,6 +5,8 @@
 //! rows changed in no other way than the alteration changed them, replay stays strict. Else a convergent window opens, as
 //! after a load, and the altered table is compared and read again at its end.
 
+use std::collections::HashMap;
+
 use godwit_model::{
     Alteration, Altered, Appearance, Checkpoint, DdlPolicy, Entry, Error, Event, Layout, MapRule, Result, Table, TableAppearance,
     TableMapping, TableName, codes, failpoint, glob_matches,
@@ -314,9 +316,10 @@ impl Replay {
 
 /// Whether the catalog says of these tables what is not known yet.
 pub(crate) fn has_news(facts: &Facts, names: &[TableName], looks: &[TableAppearance]) -> Result<bool> {
+    let looks: HashMap<&TableName, &TableAppearance> = looks.iter().map(|found| (&found.table, found)).collect();
     for name in names {
         let Some(known) = facts.look(name)? else { continue };
-        let Some(found) = looks.iter().find(|found| found.table == *name) else {
+        let Some(found) = looks.get(name) else {
             return Err(Error::new(&codes::OUT_OF_SIGHT, "the table is no longer there")
                 .at(format!("table {name}"))
                 .remedy("it was renamed or dropped: `run --resync` when it is back, or begin a task that does not select it"));

@@ -9,7 +9,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use godwit_model::{BlockDigest, DigestPlan, Examiner, KeyedHash, Result, Row, RowBatch, Source, TableMapping, TableName, Target, Value};
+use godwit_model::{
+    BlockDigest, Column, DigestPlan, Examiner, KeyedHash, Result, Row, RowBatch, Source, TableMapping, TableName, Target, Value,
+};
 use hashbrown::HashMap;
 
 use crate::coalesce::{Reread, key_bytes};
@@ -134,9 +136,9 @@ async fn generated_on_both(target: &dyn Target, routes: &[Route]) -> Result<Vec<
     }
     let names: Vec<TableName> = routes.iter().filter(|route| has_any(route)).map(|route| route.mapping.target.clone()).collect();
     let present = target.present(&names).await?;
+    let there: HashMap<&TableName, &[Column]> = present.iter().map(|present| (&present.table.name, &present.table.columns[..])).collect();
     let of = |route: &Route| {
-        let there = present.iter().find(|present| present.table.name == route.mapping.target);
-        let columns = there.map(|present| &present.table.columns[..]).unwrap_or_default();
+        let columns = there.get(&route.mapping.target).copied().unwrap_or_default();
         let alike = |name: &str| columns.iter().any(|column| column.generated && column.name == name);
         let here = route.table.columns.iter().filter(|column| column.generated && alike(&column.name));
         here.map(|column| (column.name.clone(), column.type_name.clone())).collect()

@@ -3,7 +3,7 @@
 //! Facts are ledger entries: small, named, written under the lease in the same transaction as what they speak of. The
 //! stored forms are versioned JSON, apart from the types they describe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use godwit_model::{
@@ -104,7 +104,7 @@ impl Facts {
     }
 
     /// Target tables that were there before the task and keep their owner's structure. None: not decided yet.
-    pub fn existing(&self) -> Result<Option<Vec<TableName>>> {
+    pub fn existing(&self) -> Result<Option<HashSet<TableName>>> {
         self.json("existing", |json| {
             let tables = json.get("tables")?.as_array()?.iter();
             tables.map(|table| Some(TableName::new(table.get(0)?.as_str()?, table.get(1)?.as_str()?))).collect()

@@ -279,14 +279,14 @@ impl Loader {
         let mut copies = bundled(jobs, &left);
         let mut builds: VecDeque<Work> = VecDeque::new();
         let mut workers = JoinSet::new();
-        let (mut copying, mut stale): (usize, StaleTables) = Default::default();
+        let (mut copying, mut stale): (usize, HashMap<TableName, Route>) = Default::default();
         loop {
             while workers.len() < self.writers {
                 // what is in memory still is built first
                 let work = match builds.pop_front() {
                     Some(build) => build,
                     None if copying < self.readers => match copies.pop_front() {
-                        Some(jobs) if jobs.iter().any(|job| is_among(&stale, &job.route)) => continue,
+                        Some(jobs) if jobs.iter().any(|job| stale.contains_key(&job.route.table.name)) => continue,
                         Some(jobs) => Work::Copy(jobs),
                         None => break,
                     },
@@ -296,16 +296,12 @@ impl Loader {
                 let (loader, view) = (self.clone(), view.clone());
                 workers.spawn(self.tasks.track_future(async move { loader.work(work, &view).await }));
             }
-            let Some(done) = workers.join_next().await else { return Ok(stale) };
+            let Some(done) = workers.join_next().await else { return Ok(largest_first(stale)) };
             match done.map_err(|error| Error::internal("a load worker died").caused_by(error))?? {
                 Done::Built(next) => builds.extend(next),
                 Done::Copied { jobs, stale: more } => {
                     copying -= 1;
-                    for route in more {
-                        if !is_among(&stale, &route) {
-                            stale.push(route);
-                        }
-                    }
+                    stale.extend(more.into_iter().map(|route| (route.table.name.clone(), route)));
                     builds.extend(whole_now(&jobs, &mut left, &stale));
                 }
             }
@@ -405,8 +401,10 @@ impl Loader {
     }
 }
 
-fn is_among(tables: &[Route], route: &Route) -> bool {
-    tables.iter().any(|there| there.table.name == route.table.name)
+fn largest_first(tables: HashMap<TableName, Route>) -> Vec<Route> {
+    let mut routes: Vec<Route> = tables.into_values().collect();
+    routes.sort_by_key(|route| std::cmp::Reverse(route.table.estimated_bytes));
+    routes
 }
 
 /// Chunks of large tables by themselves and in their order, then small tables some at a time.
@@ -419,12 +417,12 @@ fn bundled(jobs: Vec<Job>, chunks: &HashMap<TableName, usize>) -> VecDeque<Vec<J
 }
 
 /// The tables that have become whole by these chunks.
-fn whole_now(jobs: &[Job], left: &mut HashMap<TableName, usize>, stale: &[Route]) -> Option<Work> {
+fn whole_now(jobs: &[Job], left: &mut HashMap<TableName, usize>, stale: &HashMap<TableName, Route>) -> Option<Work> {
     let mut whole = Vec::new();
     for job in jobs {
         let Some(count) = left.get_mut(&job.route.table.name) else { continue };
         *count -= 1;
-        if *count == 0 && !is_among(stale, &job.route) {
+        if *count == 0 && !stale.contains_key(&job.route.table.name) {
             whole.push(job.route.mapping.target.clone());
         }
     }

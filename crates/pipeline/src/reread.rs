@@ -10,7 +10,7 @@ use godwit_model::{
     ChangeBatch, Entry, Error, Group, LayoutId, Result, RowBatch, Source, TableMapping, TableWrite, Value, WriteKind, codes,
 };
 use godwit_store::{Record, decode, encode};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use crate::coalesce::{KeyBytes, Reread, key_bytes};
 use crate::facts::{self, Facts};
@@ -115,9 +115,10 @@ pub(crate) fn from_facts(known: &Facts, routes: &[Route]) -> Result<List> {
     let lost = || Error::new(&codes::STATE_LOST, "the re-read list cannot be read").at("the task's ledger in the target");
     let Record::Changes(batch) = decode(bytes)? else { return Err(lost()) };
     let mut keys = Vec::with_capacity(batch.len());
+    let by_name: HashMap<Vec<u8>, &Route> = routes.iter().map(|route| (facts::distinct(&route.table.name).into_bytes(), route)).collect();
     for change in &batch.changes {
         let Some([godwit_model::Value::Text(name), key @ ..]) = batch.images(change).old else { return Err(lost()) };
-        let route = routes.iter().find(|route| facts::distinct(&route.table.name).as_bytes() == &name[..]).ok_or_else(lost)?;
+        let route = by_name.get(&name[..]).ok_or_else(lost)?;
         keys.push(Reread { mapping: route.mapping.clone(), key: key.to_vec() });
     }
     let mut list = List::default();
@@ -131,16 +132,17 @@ pub(crate) fn from_facts(known: &Facts, routes: &[Route]) -> Result<List> {
 /// The keys table by table, few at a time.
 pub(crate) fn batches(list: &[Reread]) -> Vec<(Arc<TableMapping>, RowBatch)> {
     let mut batches: Vec<(Arc<TableMapping>, RowBatch)> = Vec::new();
+    // the last batch of each table, by the address of its mapping
+    let mut last: HashMap<usize, usize> = HashMap::new();
     for again in list {
-        let found = batches.iter_mut().rev().find(|(mapping, _)| Arc::ptr_eq(mapping, &again.mapping));
-        match found {
-            Some((_, keys)) if keys.len() < KEYS_AT_ONCE => keys.push(again.key.iter().cloned()),
-            _ => {
-                let mut keys = RowBatch::new(again.key.len());
-                keys.push(again.key.iter().cloned());
-                batches.push((again.mapping.clone(), keys));
-            }
-        }
+        let table = Arc::as_ptr(&again.mapping) as usize;
+        let open = last.get(&table).copied().filter(|place| batches[*place].1.len() < KEYS_AT_ONCE);
+        let place = open.unwrap_or_else(|| {
+            batches.push((again.mapping.clone(), RowBatch::new(again.key.len())));
+            batches.len() - 1
+        });
+        last.insert(table, place);
+        batches[place].1.push(again.key.iter().cloned());
     }
     batches
 }

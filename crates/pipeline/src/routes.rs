@@ -15,7 +15,8 @@ use crate::load::Route;
 use crate::project::Projection;
 
 pub(crate) struct Routes {
-    routes: Vec<Route>,
+    /// By the source table's name.
+    routes: HashMap<TableName, Route>,
     policy: DdlPolicy,
     layouts: HashMap<LayoutId, Arc<Layout>>,
     /// Of layouts that were used. None: a table that is not selected.
@@ -51,11 +52,15 @@ impl Routes {
                 first.push(name.clone());
             }
         }
+        let routes = routes.into_iter().map(|route| (route.table.name.clone(), route)).collect();
         Ok(Routes { routes, policy, layouts: HashMap::new(), projections: HashMap::new(), looks, behind, first })
     }
 
-    /// Takes note of a layout.
+    /// Takes note of a layout. Each segment of the log says all that are in use once more.
     pub fn layout(&mut self, layout: &Arc<Layout>) {
+        if self.layouts.get(&layout.id) == Some(layout) {
+            return;
+        }
         self.projections.remove(&layout.id);
         self.layouts.insert(layout.id, layout.clone());
     }
@@ -68,7 +73,7 @@ impl Routes {
         let layout = self.layouts.get(&id).cloned().ok_or_else(|| {
             Error::new(&codes::LOG_DAMAGED, format!("the change log uses layout {} before it says what it is", id.0)).at("change log")
         })?;
-        let Some(route) = self.routes.iter().find(|route| route.table.name == layout.table).cloned() else {
+        let Some(route) = self.routes.get(&layout.table).cloned() else {
             self.projections.insert(id, None);
             return Ok((Fate::Elsewhere, None));
         };
@@ -120,7 +125,7 @@ impl Routes {
 
     /// A schema change that the stream announced in words: whether rows may have changed outside of the log.
     pub fn announced(&self, table: &TableName, what: &str) -> Result<bool> {
-        if self.behind.contains_key(table) || !self.routes.iter().any(|route| route.table.name == *table) {
+        if self.behind.contains_key(table) || !self.routes.contains_key(table) {
             return Ok(false);
         }
         match self.policy {

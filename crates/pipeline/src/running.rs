@@ -1,9 +1,10 @@
 //! A task at work, seen from outside: what can be waited for, asked and ended.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use godwit_model::{Entry, Error, Examiner, Lease, Look, Phase, Result, codes};
+use godwit_model::{Entry, Error, Examiner, Lease, Look, Phase, Result, TableName, codes};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -168,8 +169,9 @@ impl Running {
     /// Puts what a report found on the re-read list and begins a convergent window over it.
     pub(crate) async fn reread(&mut self, routes: &[Route], report: &VerifyReport) -> Result<()> {
         let mut list = Vec::new();
+        let by_name: HashMap<&TableName, &Route> = routes.iter().map(|route| (&route.table.name, route)).collect();
         for table in &report.tables {
-            let Some(route) = routes.iter().find(|route| route.table.name == table.source) else { continue };
+            let Some(route) = by_name.get(&table.source) else { continue };
             let keys = table.differences.iter().filter(|difference| !difference.key.is_empty());
             list.extend(keys.map(|difference| Reread { mapping: route.mapping.clone(), key: difference.key.clone() }));
         }

@@ -152,13 +152,14 @@ impl Setup<'_> {
     /// Tables that an earlier attempt or an earlier life of the task made may be older than the source's by now.
     async fn bring(&self, facts: &Facts, routes: &[Route]) -> Result<()> {
         let kept = facts.existing()?.unwrap_or_default();
-        let made: Vec<&Route> = routes.iter().filter(|route| !kept.contains(&route.mapping.target)).collect();
+        let made = routes.iter().filter(|route| !kept.contains(&route.mapping.target));
+        let made: HashMap<&TableName, &Route> = made.map(|route| (&route.mapping.target, route)).collect();
         if self.task.schema.changes != DdlPolicy::Carry || self.task.schema.create == Create::None {
             return Ok(());
         }
-        let names: Vec<TableName> = made.iter().map(|route| route.mapping.target.clone()).collect();
+        let names: Vec<TableName> = made.keys().map(|name| (*name).clone()).collect();
         for present in self.target.present(&names).await? {
-            let Some(route) = made.iter().find(|route| route.mapping.target == present.table.name) else { continue };
+            let Some(route) = made.get(&present.table.name) else { continue };
             let before = as_present(&route.mapping, &present.table);
             if !is_same_set(&before, &route.mapping) {
                 self.target.alter(self.lease, &Alteration { before: &before, after: &route.mapping, fills: &[] }, &[]).await?;
@@ -194,7 +195,7 @@ impl Setup<'_> {
 
     /// Steps of a stage that are not done, without those on tables that were there before the task.
     fn open<'i>(&self, facts: &Facts, items: &'i [SchemaItem], stage: Stage) -> Result<Vec<&'i SchemaItem>> {
-        let kept: HashSet<TableName> = facts.existing()?.unwrap_or_default().into_iter().collect();
+        let kept = facts.existing()?.unwrap_or_default();
         let is_open = |item: &&SchemaItem| {
             let of_kept = item.table.as_ref().is_some_and(|table| kept.contains(table));
             item.stage == stage && !of_kept && !facts.is_done(&facts::step_key(&item.id))

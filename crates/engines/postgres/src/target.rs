@@ -172,10 +172,12 @@ impl Target for PostgresTarget {
 
     async fn set_sequences(&self, lease: &Lease, values: &[SequenceValue]) -> Result<()> {
         let session = self.sessions.take().await?;
-        session.batch_execute("BEGIN").await.map_err(error::from_server)?;
-        lease::fence(&session, lease).await?;
-        schema::set_values(&session, values).await?;
-        session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        for some in values.chunks(schema::MOVED_AT_ONCE) {
+            session.batch_execute("BEGIN").await.map_err(error::from_server)?;
+            lease::fence(&session, lease).await?;
+            schema::set_values(&session, some).await?;
+            session.batch_execute("COMMIT").await.map_err(error::from_server)?;
+        }
         session.give_back();
         Ok(())
     }

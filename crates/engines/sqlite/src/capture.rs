@@ -72,21 +72,58 @@ pub(crate) struct CapturedTable {
 
 /// Removes what an earlier attempt left and makes capture anew; in several transactions, each complete in itself.
 pub(crate) fn establish(connection: &mut Connection, names: &Names, tables: &[String], part: usize) -> Result<bool> {
+    // all tables are read before users are kept waiting
+    let width = if part == 0 { Some(Width::of(&shapes(connection, tables)?)) } else { None };
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).told()?;
     let first = part * TABLES_PER_TRANSACTION;
-    let shapes = tables.iter().map(|name| crate::schema::shape(&transaction, name)).collect::<Result<Vec<_>>>()?;
-    if part == 0 {
+    if let Some(width) = width {
         let number = next_number(&transaction, names)?;
         drop_all(&transaction, names)?;
-        create_tables(&transaction, names, &shapes, number)?;
+        create_tables(&transaction, names, width, number)?;
     }
     let base = base_number(&transaction, names)?;
-    for (at, shape) in shapes.iter().enumerate().skip(first).take(TABLES_PER_TRANSACTION) {
+    let these = shapes(&transaction, tables.get(first..tables.len().min(first + TABLES_PER_TRANSACTION)).unwrap_or_default())?;
+    Width::of(&these).must_fit(&transaction, names)?;
+    for (at, shape) in (first..).zip(&these) {
         let number = base + u32::try_from(at).map_err(|_| Error::internal("more tables than a file can hold"))?;
         capture_table(&transaction, names, number, shape)?;
     }
     transaction.commit().told()?;
     Ok(first + TABLES_PER_TRANSACTION >= tables.len())
+}
+
+fn shapes(connection: &Connection, tables: &[String]) -> Result<Vec<Shape>> {
+    tables.iter().map(|name| crate::schema::shape(connection, name)).collect()
+}
+
+/// Columns that the log needs for the values of the widest table, and for what identifies a row.
+#[derive(Clone, Copy)]
+struct Width {
+    values: usize,
+    identity: usize,
+}
+
+impl Width {
+    fn of(shapes: &[Shape]) -> Self {
+        let identity = |shape: &Shape| if let RowName::Key(parts) = &shape.row { parts.len() } else { 1 };
+        Width {
+            values: shapes.iter().map(|shape| shape.carried().len()).max().unwrap_or(0).max(1),
+            identity: shapes.iter().map(identity).max().unwrap_or(1),
+        }
+    }
+
+    /// A table may have been altered since the log was made; its triggers would fail, and its users with them.
+    fn must_fit(self, connection: &Connection, names: &Names) -> Result<()> {
+        let columns = |table: &str, besides: usize| -> Result<usize> {
+            let count: i64 = connection.query_row("SELECT count(*) FROM pragma_table_info(?1)", [table], |row| row.get(0)).told()?;
+            Ok(usize::try_from(count).unwrap_or(0).saturating_sub(besides))
+        };
+        let (values, all) = (columns(&names.log, 3)?, columns(&names.candidates, 1)?);
+        if self.values <= values && self.identity + values <= all {
+            return Ok(());
+        }
+        Err(Error::new(&codes::RETRYABLE, "a table was altered while its capture was made").effect("capture is made anew"))
+    }
 }
 
 fn capture_table(connection: &Connection, names: &Names, number: u32, shape: &Shape) -> Result<()> {
@@ -115,11 +152,9 @@ fn base_number(connection: &Connection, names: &Names) -> Result<u32> {
     connection.query_row(&sql, [], |row| row.get(0)).told()
 }
 
-fn create_tables(connection: &Connection, names: &Names, shapes: &[Shape], number: u32) -> Result<()> {
-    let width = shapes.iter().map(|shape| shape.carried().len()).max().unwrap_or(0).max(1);
-    let identity = shapes.iter().map(|shape| if let RowName::Key(parts) = &shape.row { parts.len() } else { 1 }).max().unwrap_or(1);
-    let values = (0..width).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
-    let keys = (0..identity).map(|at| format!("k{at}")).collect::<Vec<_>>().join(", ");
+fn create_tables(connection: &Connection, names: &Names, width: Width, number: u32) -> Result<()> {
+    let values = (0..width.values).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
+    let keys = (0..width.identity).map(|at| format!("k{at}")).collect::<Vec<_>>().join(", ");
     let (log, candidates, captured) = (quoted(&names.log), quoted(&names.candidates), quoted(&names.captured));
     let sql = format!(
         "CREATE TABLE {log} (n INTEGER PRIMARY KEY, t, op, {values});

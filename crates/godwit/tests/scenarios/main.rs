@@ -24,6 +24,7 @@ mod holders;
 mod input;
 mod kill_commands;
 mod kill_loop;
+mod many;
 mod mapping;
 mod network;
 mod rights;

@@ -1,15 +1,16 @@
 //! Replica identity: what the log says of a row that is updated or deleted.
 //!
 //! A table with a key must have an identity that holds the whole key; one without a key must have the full row. What
-//! does not suffice is changed before the table is published, and recorded in the same transaction.
+//! does not suffice is changed before the table is published, and recorded before it is changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use godwit_model::{Error, Result, Table, TableName, codes};
 use tokio_postgres::{Client, Row};
 
 use super::locks::with_short_locks;
-use super::publication::Record;
+use super::publication::{Record, in_words};
 use crate::{error, quote};
 
 /// One leaf or plain table, with its present identity and, if there is one, an index that is exactly the key.
@@ -39,19 +40,43 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN indexes present ON present.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN present.indisprimary WHEN 'i' THEN present.indisreplident END
 ORDER BY w.place, n.nspname, c.relname";
 
-/// Sees that every table's identity suffices, and changes those that do not.
+/// Sees that every table's identity suffices, and changes those that do not. What they were is recorded before the
+/// first is changed; a table is locked for its own change alone.
 pub(super) async fn prepare(client: &Client, publication: &str, tables: &[Arc<Table>]) -> Result<()> {
-    let mut record = Record::read(client, publication).await?.unwrap_or_default();
-    for (row, wanted) in needing(client, tables).await? {
-        change(client, publication, &row, &wanted, &mut record).await?;
+    let needing = needing(client, tables).await?;
+    if needing.is_empty() {
+        return Ok(());
+    }
+    let before = Record::read(client, publication).await?.unwrap_or_default();
+    record(&before, &needing).write(client, publication).await?;
+    for (place, (row, wanted)) in needing.iter().enumerate() {
+        if let Err(error) = change(client, row, wanted).await {
+            // what stays as it is needs nothing given back
+            if !client.is_closed() {
+                record(&before, &needing[..place]).write(client, publication).await?;
+            }
+            return Err(error);
+        }
     }
     Ok(())
+}
+
+/// What is known already stands: it is what was there before anything of ours.
+fn record(before: &Record, changed: &[(Row, String)]) -> Record {
+    let known: HashSet<&TableName> = before.0.iter().map(|(table, _)| table).collect();
+    let fresh = changed.iter().map(|(row, _)| (table_of(row), in_words(row.get(3), row.get(4))));
+    let fresh = fresh.filter(|(table, _)| !known.contains(table));
+    Record(before.0.iter().cloned().chain(fresh).collect())
+}
+
+fn table_of(row: &Row) -> TableName {
+    TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2))
 }
 
 /// Tables (leaves, where there are partitions) whose identity does not suffice, each with the statement that changes it.
 pub(super) async fn unfit(client: &Client, tables: &[Arc<Table>]) -> Result<Vec<(TableName, String)>> {
     let statement = |(row, wanted): (Row, String)| {
-        let table = TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
+        let table = table_of(&row);
         let alter = alter(&table, &wanted);
         (table, alter)
     };
@@ -97,27 +122,15 @@ fn needed(row: &Row, key: &[&str]) -> Option<String> {
     Some(exact.map_or_else(|| "FULL".to_owned(), |index| format!("USING INDEX {}", quote::identifier(index))))
 }
 
-async fn change(client: &Client, publication: &str, row: &Row, wanted: &str, record: &mut Record) -> Result<()> {
-    let table = TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
-    let before = match (row.get::<_, &str>(3), row.get::<_, Option<&str>>(4)) {
-        ("i", Some(index)) => format!("USING INDEX {}", quote::identifier(index)),
-        ("n", _) => "NOTHING".to_owned(),
-        _ => "DEFAULT".to_owned(),
-    };
-    let mut next = record.clone();
-    next.0.retain(|(known, _)| *known != table);
-    let first_known = record.0.iter().find(|(known, _)| *known == table).map(|(_, identity)| identity.clone());
-    next.0.push((table.clone(), first_known.unwrap_or(before)));
+async fn change(client: &Client, row: &Row, wanted: &str) -> Result<()> {
+    let table = table_of(row);
     let alter = alter(&table, wanted);
-    let sql = format!("{alter}; COMMENT ON PUBLICATION {} IS {}", quote::identifier(publication), quote::literal(&next.comment()));
-    with_short_locks(client, &sql, &format!("table {table}")).await.map_err(|error| {
+    with_short_locks(client, &alter, &format!("table {table}")).await.map_err(|error| {
         if !error.is(&codes::RIGHTS_MISSING) {
             return error;
         }
         Error::new(&codes::RIGHTS_MISSING, "the table's replica identity does not tell its rows apart, and the role may not change it")
             .at(format!("table {table}"))
             .remedy(format!("let the table's owner run: {alter}"))
-    })?;
-    *record = next;
-    Ok(())
+    })
 }

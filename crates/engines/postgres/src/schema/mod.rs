@@ -30,4 +30,4 @@ pub(crate) use catalog::{CatalogTable, Persistence, TableKind, read_named};
 pub(crate) use describe::describe;
 pub(crate) use look::{of_names as appearances, type_name};
 pub(crate) use script::staged;
-pub(crate) use sequences::{read_values, sequence_names, set_values};
+pub(crate) use sequences::{MOVED_AT_ONCE, read_values, sequence_names, set_values};

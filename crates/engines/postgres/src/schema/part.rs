@@ -56,13 +56,14 @@ impl Part {
         let graph = Graph::read(client).await?;
         let mapped = tables.iter().zip(mappings).filter(|(table, mapping)| is_mapped(table, mapping));
         let mut own: HashSet<u32> = mapped.map(|(table, _)| table.oid).collect();
+        let selected: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
         let lost = loop {
             let seeds: Vec<Object> = excepted.keys().chain(&own).map(|oid| (RELATION, *oid)).collect();
             let lost = graph.lost(&seeds);
             let before = own.len();
             own.extend(tables.iter().map(|table| table.oid).filter(|oid| lost.of((RELATION, *oid)).is_some()));
-            let selected = |root: &u32| tables.iter().any(|table| table.oid == *root);
-            own.extend(roots.iter().filter(|(leaf, root)| lost.of((RELATION, **leaf)).is_some() && selected(root)).map(|(_, root)| *root));
+            let lost_leaf = |leaf: &u32| lost.of((RELATION, *leaf)).is_some();
+            own.extend(roots.iter().filter(|(leaf, root)| lost_leaf(leaf) && selected.contains(root)).map(|(_, root)| *root));
             if own.len() == before {
                 break lost;
             }

@@ -142,24 +142,29 @@ async fn names_of(client: &Client, task: &Task) -> Result<Vec<(TableName, TableN
     Ok(names)
 }
 
+/// Sequences moved in one transaction; each holds a lock until its end.
+pub(crate) const MOVED_AT_ONCE: usize = 200;
+
 /// Moves sequences ahead in their own direction, never back. Those that the target lacks are passed over: a table that
 /// was there already may draw its numbers from elsewhere.
 pub(crate) async fn set_values(client: &Client, values: &[SequenceValue]) -> Result<()> {
-    for value in values {
+    let names: Vec<String> = values.iter().map(|value| quote::table(&value.name)).collect();
+    let sql = "SELECT w.place, s.seqincrement > 0 FROM unnest($1::text[]) WITH ORDINALITY w(name, place)
+        JOIN pg_sequence s ON s.seqrelid = to_regclass(w.name)";
+    let mut moves = Vec::with_capacity(values.len());
+    for row in client.query(sql, &[&names]).await.map_err(error::from_server)? {
+        let place = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+        let (Some(value), Some(name)) = (values.get(place), names.get(place)) else { continue };
         let Value::Int(last) = value.last else {
             return Err(Error::new(&codes::INTERNAL, "a sequence's value is no integer").at(format!("sequence {}", value.name)));
         };
-        let name = quote::table(&value.name);
-        let sql = "SELECT s.seqincrement FROM pg_sequence s WHERE s.seqrelid = to_regclass($1)";
-        let Some(row) = client.query_opt(sql, &[&name]).await.map_err(error::from_server)? else { continue };
-        let behind = if row.get::<_, i64>(0) > 0 { "<" } else { ">" };
-        let sql = format!(
+        let behind = if row.get(1) { "<" } else { ">" };
+        moves.push(format!(
             "SELECT setval({}::regclass, {last}, {called}) FROM {name} AS s
              WHERE s.last_value {behind} {last} OR (s.last_value = {last} AND {called} AND NOT s.is_called)",
-            quote::literal(&name),
+            quote::literal(name),
             called = value.called,
-        );
-        client.batch_execute(&sql).await.map_err(error::from_server)?;
+        ));
     }
-    Ok(())
+    client.batch_execute(&moves.join("; ")).await.map_err(error::from_server)
 }
