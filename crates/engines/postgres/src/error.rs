@@ -49,6 +49,11 @@ pub(crate) fn lost(problem: io::Error) -> Error {
     Error::new(&codes::CONNECTION_LOST, "the connection to the server was lost").caused_by(problem)
 }
 
+/// A server that could be reached a moment ago does not answer.
+pub(crate) fn silent() -> Error {
+    Error::new(&codes::CONNECTION_LOST, "the server has not answered")
+}
+
 pub(crate) fn authentication(what: &str) -> Error {
     Error::new(&codes::AUTHENTICATION, what).remedy("check user and password of the endpoint, and the server's pg_hba.conf")
 }

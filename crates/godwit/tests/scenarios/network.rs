@@ -1,6 +1,7 @@
 //! What networks do to a task: connections that swallow, that are reset, that are far away; servers that are gone for a
 //! while, full, or that end sessions. Whatever it is, the task notices and goes on, and both sides end equal.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -14,7 +15,7 @@ use crate::kill_loop::await_journal;
 use crate::pair::{Pair, is_long};
 use crate::postgres::Tier;
 use crate::process::{Circumstances, Godwit};
-use crate::store::Store;
+use crate::store::{Session, Store};
 
 /// A source and a target, each behind a network of its own.
 struct Networks {
@@ -82,12 +83,88 @@ const SLACK: Duration = Duration::from_secs(60);
 
 #[test]
 fn half_open_connections_to_the_target_are_noticed() {
-    let limit = Duration::from_secs(60) + SLACK;
-    for direction in [Direction::ToServer, Direction::ToClient] {
-        if direction == Direction::ToServer || is_long() {
-            goes_on_after(|networks| (&networks.target, Which::All), direction, limit);
+    if is_long() {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            goes_on_after(|networks| (&networks.target, Which::All), direction, Duration::from_secs(60) + SLACK);
         }
     }
+}
+
+/// The lease is renewed on another connection, and says nothing of the one that writes.
+#[test]
+fn a_half_open_connection_of_the_writer_alone_is_noticed() {
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        if direction == Direction::ToServer || is_long() {
+            goes_on_after(|networks| (&networks.target, Which::Named("godwit apply")), direction, Duration::from_secs(45) + SLACK);
+        }
+    }
+}
+
+/// About 14 MB each, and far less is said before the load.
+fn large_tables(pair: &Pair, names: &[&str]) {
+    for table in names {
+        pair.source.run(&[
+            &format!("CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT)"),
+            &format!("INSERT INTO {table} SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 40000) i"),
+        ]);
+    }
+}
+
+#[test]
+fn a_half_open_connection_in_the_middle_of_a_chunk_is_noticed() {
+    let Some(pair) = Pair::postgres() else { return };
+    large_tables(&pair, &["item", "other"]);
+    let networks = networks(&pair, "");
+    networks.source.swallow_after(4 << 20, Direction::ToClient, Which::Queries);
+    let mut run = pair.start(&["run"]);
+    run.wait_until("a retry after silence", |event| event["event"] == "retrying");
+    run.wait_consistent();
+    assert_eq!(networks.source.cuts(), 1);
+    assert_follows(&pair, &mut run, 100_001);
+    pair.assert_same("SELECT id, name FROM other");
+    run.kill();
+    pair.finish();
+}
+
+/// What the server's process says of itself, and not how long it is silent, tells a lost connection from a long thought:
+/// a table without a key, whose copy cannot be continued, would pay for a mistake.
+#[test]
+fn a_server_that_thinks_for_long_is_not_given_up() {
+    if !is_long() {
+        return;
+    }
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&["CREATE TABLE item (id INTEGER, name TEXT)", "INSERT INTO item SELECT i, 'x' FROM generate_series(1, 1000) i"]);
+    let networks = networks(&pair, "");
+    let mut run = pair.start(&["run"]);
+    run.wait_until("the load", |event| event["event"] == "phase" && event["phase"] == "load");
+    // from here on a chunk is seconds away
+    networks.source.delay(Duration::from_millis(300));
+    let lock = locked(&pair.source);
+    assert_waits(&mut run);
+    assert_eq!(pair.target.number("SELECT COUNT(*) FROM item"), 0);
+    drop(lock);
+    run.wait_consistent();
+    let lock = locked(&pair.target);
+    pair.source.run(&["INSERT INTO item VALUES (1001, 'behind a lock')"]);
+    assert_waits(&mut run);
+    drop(lock);
+    assert_follows(&pair, &mut run, 1002);
+    run.kill();
+    pair.finish();
+}
+
+fn locked(store: &Arc<dyn Store>) -> Box<dyn Session> {
+    let mut lock = store.connect().unwrap();
+    lock.rows("BEGIN; LOCK TABLE item IN ACCESS EXCLUSIVE MODE").unwrap();
+    lock
+}
+
+/// Longer than a silent server is left alone, twice.
+#[track_caller]
+fn assert_waits(run: &mut Godwit) {
+    let retried = run.within(Duration::from_secs(80), |event| event["event"] == "retrying");
+    assert!(retried.is_none() && !run.is_over(), "{retried:?}");
 }
 
 #[test]
@@ -130,13 +207,7 @@ fn a_network_that_loses_every_packet_is_noticed() {
 #[test]
 fn connections_reset_in_the_middle_of_a_copy_lose_and_double_nothing() {
     let Some(pair) = Pair::postgres() else { return };
-    // about 14 MB a table, and far less is said before the load
-    for table in ["item", "other"] {
-        pair.source.run(&[
-            &format!("CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT)"),
-            &format!("INSERT INTO {table} SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 40000) i"),
-        ]);
-    }
+    large_tables(&pair, &["item", "other"]);
     let networks = networks(&pair, "");
     networks.source.cut_after(4 << 20, Direction::ToClient);
     let mut run = pair.start(&["run"]);
@@ -251,7 +322,7 @@ fn sessions_that_an_administrator_ends_are_made_anew() {
         let store = if random.bool() { &pair.source } else { &pair.target };
         // any one of ours, the stream among them
         store
-            .rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'godwit%' ORDER BY random() LIMIT 1");
+            .rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'godwit%' OR application_name = 'pg_dump' ORDER BY random() LIMIT 1");
         if run.within(Duration::from_millis(random.u64(0..600)), |event| event["event"] == "consistent").is_some() {
             workload.arm();
         }

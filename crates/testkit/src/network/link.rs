@@ -2,9 +2,9 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -26,7 +26,8 @@ pub(super) struct Link {
     server: TcpStream,
     swallows: [AtomicBool; 2],
     over: AtomicBool,
-    is_replication: AtomicBool,
+    /// What the client said first: in it stand what it wants and its name.
+    greeting: Mutex<Vec<u8>>,
     /// Which way the last bytes went; neither at first.
     last: AtomicU8,
 }
@@ -43,7 +44,7 @@ impl Link {
             server,
             swallows: Default::default(),
             over: AtomicBool::new(false),
-            is_replication: AtomicBool::new(false),
+            greeting: Mutex::default(),
             last: AtomicU8::new(u8::MAX),
         });
         let delay = shared.rules().delay;
@@ -61,13 +62,17 @@ impl Link {
     }
 
     pub fn is_one_of(&self, which: Which) -> bool {
-        let is_replication = self.is_replication.load(Ordering::SeqCst);
         !self.is_over()
             && match which {
                 Which::All => true,
-                Which::Replication => is_replication,
-                Which::Queries => !is_replication,
+                Which::Replication => self.said(REPLICATION),
+                Which::Queries => !self.said(REPLICATION),
+                Which::Named(name) => self.said(format!("application_name\0{name}\0").as_bytes()),
             }
+    }
+
+    fn said(&self, words: &[u8]) -> bool {
+        self.greeting.lock().unwrap_or_else(PoisonError::into_inner).windows(words.len()).any(|part| part == words)
     }
 
     pub fn swallow(&self, direction: Direction) {
@@ -105,11 +110,8 @@ impl Link {
             };
             let bytes = &piece[..count];
             pieces += 1;
-            if direction == Direction::ToServer
-                && pieces <= FIRST_PIECES
-                && bytes.windows(REPLICATION.len()).any(|part| part == REPLICATION)
-            {
-                self.is_replication.store(true, Ordering::SeqCst);
+            if direction == Direction::ToServer && pieces <= FIRST_PIECES {
+                self.greeting.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             }
             if self.swallowed(direction) {
                 continue;

@@ -23,6 +23,15 @@ pub enum Which {
     Replication,
     /// The others.
     Queries,
+    /// Those whose client gave itself this name.
+    Named(&'static str),
+}
+
+/// What happens when so many bytes have gone one way.
+#[derive(Clone, Copy)]
+enum Blow {
+    Cut,
+    Swallow(Which),
 }
 
 /// How connections are treated that are made from now on.
@@ -37,8 +46,9 @@ pub(super) struct Shared {
     pub rules: Mutex<Rules>,
     links: Mutex<Vec<Arc<Link>>>,
     ended: AtomicBool,
-    /// Bytes in each direction after which all connections are reset; far away if nobody asked for it.
-    cut_after: [AtomicU64; 2],
+    /// Bytes in each direction after which connections are struck; far away if nobody asked for it.
+    strike_after: [AtomicU64; 2],
+    blow: Mutex<Blow>,
     cuts: AtomicU64,
     /// How often a connection's bytes turned from one direction to the other.
     pub turns: AtomicU64,
@@ -67,7 +77,8 @@ impl Proxy {
             rules: Mutex::new(rules),
             links: Mutex::default(),
             ended: AtomicBool::new(false),
-            cut_after: [const { AtomicU64::new(NEVER) }; 2],
+            strike_after: [const { AtomicU64::new(NEVER) }; 2],
+            blow: Mutex::new(Blow::Cut),
             cuts: AtomicU64::new(0),
             turns: AtomicU64::new(0),
         });
@@ -105,9 +116,17 @@ impl Proxy {
     /// The connections that are there now stay open and swallow what goes this way, for ever: half-open. New ones work.
     /// Gives how many there were.
     pub fn swallow(&self, direction: Direction, which: Which) -> usize {
-        let links = self.shared.links();
-        let meant = links.iter().filter(|link| link.is_one_of(which));
-        meant.map(|link| link.swallow(direction)).count()
+        self.shared.swallow(direction, which)
+    }
+
+    /// The same when so many more bytes have gone this way, once.
+    pub fn swallow_after(&self, bytes: u64, direction: Direction, which: Which) {
+        self.strike_after(bytes, direction, Blow::Swallow(which));
+    }
+
+    fn strike_after(&self, bytes: u64, direction: Direction, blow: Blow) {
+        *self.shared.blow.lock().unwrap_or_else(PoisonError::into_inner) = blow;
+        self.shared.strike_after[direction as usize].store(bytes, Ordering::SeqCst);
     }
 
     /// Resets the connections that are there now.
@@ -117,10 +136,10 @@ impl Proxy {
 
     /// Resets all connections when so many more bytes have gone this way, once.
     pub fn cut_after(&self, bytes: u64, direction: Direction) {
-        self.shared.cut_after[direction as usize].store(bytes, Ordering::SeqCst);
+        self.strike_after(bytes, direction, Blow::Cut);
     }
 
-    /// How often `cut_after` has cut.
+    /// How often `cut_after` has cut and `swallow_after` has begun to swallow.
     #[must_use]
     pub fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::SeqCst)
@@ -184,14 +203,24 @@ impl Shared {
         self.links().drain(..).for_each(|link| link.reset());
     }
 
-    /// Counts what went this way; cuts when that was asked for.
+    fn swallow(&self, direction: Direction, which: Which) -> usize {
+        let links = self.links();
+        let meant = links.iter().filter(|link| link.is_one_of(which));
+        meant.map(|link| link.swallow(direction)).count()
+    }
+
+    /// Counts what went this way; strikes when that was asked for.
     pub fn count(&self, direction: Direction, bytes: u64) {
-        let cut_after = &self.cut_after[direction as usize];
+        let strike_after = &self.strike_after[direction as usize];
         let spend = |left: u64| (left != NEVER).then(|| left.saturating_sub(bytes));
-        if cut_after.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok_and(|left| left > 0 && left <= bytes) {
-            cut_after.store(NEVER, Ordering::SeqCst);
+        if strike_after.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok_and(|left| left > 0 && left <= bytes) {
+            strike_after.store(NEVER, Ordering::SeqCst);
             self.cuts.fetch_add(1, Ordering::SeqCst);
-            self.cut();
+            let blow = *self.blow.lock().unwrap_or_else(PoisonError::into_inner);
+            match blow {
+                Blow::Cut => self.cut(),
+                Blow::Swallow(which) => drop(self.swallow(direction, which)),
+            }
         }
     }
 }

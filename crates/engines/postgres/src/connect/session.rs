@@ -1,13 +1,16 @@
 //! An SQL session.
 
+use std::future::Future;
 use std::ops::{Deref, DerefMut};
 
 use godwit_model::{EndpointConfig, Error, Result, TlsMode, codes};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage};
 
 use super::address::Address;
+use super::watch::{self, Watched};
 use super::{settings, socket};
 use crate::error;
 
@@ -15,7 +18,7 @@ use crate::error;
 const OLDEST: u32 = 14;
 
 /// A client and the task that drives its connection, which ends with this value: the server then rolls back whatever
-/// was open. A lost connection shows as `CONNECTION_LOST` on the next call.
+/// was open. A lost connection shows as `CONNECTION_LOST` on the call under way, or the next.
 pub(crate) struct Session {
     client: Client,
     connection: JoinHandle<()>,
@@ -26,6 +29,17 @@ impl Session {
     /// The server's major version.
     pub(crate) fn major(&self) -> u32 {
         self.major
+    }
+
+    /// Sets what every session of ours has; gives the server's process.
+    async fn begin(&self) -> Result<i32> {
+        let sql = format!("{}; SELECT pg_backend_pid()", settings::settings_for(self.major));
+        let answers = self.client.simple_query(&sql).await.map_err(error::from_server)?;
+        let process = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        process.ok_or_else(|| Error::internal("a server did not say which process serves a session"))
     }
 }
 
@@ -51,9 +65,18 @@ impl Drop for Session {
 
 /// A session of the endpoint's user with our settings, named `application` in the server's views.
 pub(crate) async fn sql(endpoint: &EndpointConfig, application: &str) -> Result<Session> {
+    open(endpoint, application, true).await
+}
+
+/// One that nobody looks after, to look after another.
+pub(super) async fn unwatched(endpoint: &EndpointConfig, application: &str) -> Result<Session> {
+    open(endpoint, application, false).await
+}
+
+async fn open(endpoint: &EndpointConfig, application: &str, watched: bool) -> Result<Session> {
     let address = Address::parse(endpoint)?;
-    let session = tokio::time::timeout(address.connect_limit, log_in_as_preferred(endpoint, &address, application)).await;
-    match session {
+    let login = Login { endpoint, address: &address, application, watched };
+    match tokio::time::timeout(address.connect_limit, login.as_preferred()).await {
         Ok(session) => session.map_err(|error| error.at_least_at(|| address.display.clone())),
         Err(_) => Err(timed_out(&address)),
     }
@@ -69,14 +92,61 @@ pub(crate) fn without_encryption(endpoint: &EndpointConfig, refused: &Error) -> 
     })
 }
 
-async fn log_in_as_preferred(endpoint: &EndpointConfig, address: &Address, application: &str) -> Result<Session> {
-    let refused = match log_in(endpoint, address, application).await {
-        Err(refused) => refused,
-        session => return session,
+/// How one session is made.
+#[derive(Clone, Copy)]
+struct Login<'a> {
+    endpoint: &'a EndpointConfig,
+    address: &'a Address,
+    application: &'a str,
+    watched: bool,
+}
+
+impl Login<'_> {
+    async fn as_preferred(self) -> Result<Session> {
+        let refused = match self.log_in().await {
+            Err(refused) => refused,
+            session => return session,
+        };
+        match without_encryption(self.endpoint, &refused) {
+            Some(plain) => Login { endpoint: &plain, ..self }.log_in().await.map_err(|_| refused),
+            None => Err(refused),
+        }
+    }
+
+    async fn log_in(self) -> Result<Session> {
+        let Login { endpoint, address, application, watched } = self;
+        let stream = socket::open(endpoint, address).await?;
+        let mut config = Config::new();
+        config.user(&address.user).dbname(&address.database).application_name(application);
+        // Encryption, where wanted, is already there.
+        config.ssl_mode(SslMode::Disable);
+        if let Some(password) = &address.password {
+            config.password(password.expose());
+        }
+        let (bytes, talk) = Watched::new(stream.bytes);
+        let (client, connection) = config.connect_raw(bytes, NoTls).await.map_err(error::from_server)?;
+        let major = major_version(connection.parameter("server_version"))?;
+        let silent = watched.then(|| watch::until_lost(talk.clone(), endpoint.clone()));
+        let connection = tokio::spawn(drive(connection, silent));
+        let session = Session { client, connection, major };
+        talk.serves(session.begin().await?);
+        Ok(session)
+    }
+}
+
+/// Whoever uses the client sees the end, whichever it is, as an error of its own call.
+async fn drive(connection: Connection<Watched, NoTlsStream>, silent: Option<impl Future<Output = ()>>) {
+    let lost = async {
+        match silent {
+            Some(silent) => silent.await,
+            None => std::future::pending().await,
+        }
     };
-    match without_encryption(endpoint, &refused) {
-        Some(plain) => log_in(&plain, address, application).await.map_err(|_| refused),
-        None => Err(refused),
+    tokio::select! {
+        ended = connection => if let Err(problem) = ended {
+            tracing::debug!(state = problem.code().map(|state| state.code()), "an sql connection ended");
+        },
+        () = lost => tracing::warn!("an sql connection is open and carries nothing any more: it is given up"),
     }
 }
 
@@ -84,28 +154,6 @@ pub(crate) fn timed_out(address: &Address) -> Error {
     Error::new(&codes::UNREACHABLE, format!("the server did not answer within {} s", address.connect_limit.as_secs()))
         .at(&address.display)
         .remedy("check host and port, that the server runs, and that no firewall is in between")
-}
-
-async fn log_in(endpoint: &EndpointConfig, address: &Address, application: &str) -> Result<Session> {
-    let stream = socket::open(endpoint, address).await?;
-    let mut config = Config::new();
-    config.user(&address.user).dbname(&address.database).application_name(application);
-    // Encryption, where wanted, is already there.
-    config.ssl_mode(SslMode::Disable);
-    if let Some(password) = &address.password {
-        config.password(password.expose());
-    }
-    let (client, connection) = config.connect_raw(stream.bytes, NoTls).await.map_err(error::from_server)?;
-    let major = major_version(connection.parameter("server_version"))?;
-    let connection = tokio::spawn(async move {
-        // Whoever uses the client sees the same end as an error of its own call.
-        if let Err(problem) = connection.await {
-            tracing::debug!(state = problem.code().map(|state| state.code()), "an sql connection ended");
-        }
-    });
-    let session = Session { client, connection, major };
-    session.batch_execute(&settings::settings_for(major)).await.map_err(error::from_server)?;
-    Ok(session)
 }
 
 /// From `18.0`, `17beta1`, `15.14 (Debian 15.14-0+deb12u1)`.
