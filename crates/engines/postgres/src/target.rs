@@ -166,8 +166,8 @@ impl Target for PostgresTarget {
 
     async fn applier(&self, lease: &Lease, _mappings: &[Arc<TableMapping>]) -> Result<Box<dyn Applier>> {
         let session = connect::sql(self.sessions.endpoint(), "godwit apply").await?;
-        writer::prepare(&session).await?;
-        Ok(Box::new(apply::PostgresApplier::open(session, lease).await?))
+        let is_replica = writer::prepare(&session).await?;
+        Ok(Box::new(apply::PostgresApplier::open(session, lease, is_replica).await?))
     }
 
     async fn set_sequences(&self, lease: &Lease, values: &[SequenceValue]) -> Result<()> {

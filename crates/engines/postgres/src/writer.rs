@@ -52,7 +52,10 @@ pub(crate) fn refusal(problem: tokio_postgres::Error) -> Error {
     let detail = format!("{} {}", server.message(), server.detail().unwrap_or_default());
     let is_there = matches!(*server.code(), SqlState::UNIQUE_VIOLATION | SqlState::EXCLUSION_VIOLATION);
     let (code, remedy) = if is_there {
-        (&codes::CONFLICT, "another row of the target holds this value: compare with `verify`, mend with `verify --repair`")
+        (
+            &codes::CONFLICT,
+            "another row of the target holds this value: one that is not the source's must go by hand, others are mended by `verify --repair`",
+        )
     } else {
         (&codes::VALUE_REFUSED, "look at the row at the source and at the target's constraint")
     };

@@ -48,6 +48,8 @@ struct KnownTable {
 pub(crate) struct PostgresApplier {
     session: Session,
     lease: Lease,
+    /// Whether the session keeps triggers still; the server's own that check deferrable constraints are among them.
+    is_replica: bool,
     /// Whether a transaction is open; if so, with the last group's savepoint still set.
     open: bool,
     tables: HashMap<TableName, KnownTable>,
@@ -59,14 +61,19 @@ pub(crate) struct PostgresApplier {
 const SETTINGS: &str = "SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; SET jit = off";
 
+/// Until the end of the transaction or the next of these.
+const OUT_OF_ROLE: &str = "SET LOCAL session_replication_role = origin";
+const INTO_ROLE: &str = "SET LOCAL session_replication_role = replica";
+
 impl PostgresApplier {
     /// Tables are looked at when they are first written to: of thousands most rest.
-    pub(crate) async fn open(session: Session, lease: &Lease) -> Result<Self> {
+    pub(crate) async fn open(session: Session, lease: &Lease, is_replica: bool) -> Result<Self> {
         session.batch_execute(SETTINGS).await.map_err(error::from_server)?;
         let move_checkpoint = session.prepare(lease::MOVE_CHECKPOINT).await.map_err(error::from_server)?;
         Ok(PostgresApplier {
             session,
             lease: lease.clone(),
+            is_replica,
             open: false,
             tables: HashMap::new(),
             statements: HashMap::new(),
@@ -89,9 +96,10 @@ impl PostgresApplier {
         self.know(&write.mapping).await?;
         let target = &self.tables.get(&write.mapping.target).expect("the table is known by now").target;
         let by_copy = write.kind == WriteKind::Insert && target.takes_copy && write.rows.len() >= LEAST_COPIED;
+        let checked = self.is_replica && target.checks_late;
         let statement = self.prepared(write, false).await?;
         let copy = if by_copy { Some(self.prepared(write, true).await?) } else { None };
-        Ok(Way { statement, copy })
+        Ok(Way { statement, copy, checked })
     }
 
     async fn prepared(&mut self, write: &TableWrite, copy: bool) -> Result<Statement> {
@@ -131,22 +139,33 @@ impl PostgresApplier {
         let mut flight = Flight { touched: vec![0; ways.len()], sent: Vec::new() };
         flight.send(None, self.session.batch_execute(opening).map_ok(|()| 0)).await;
         for (index, (write, way)) in group.writes.iter().zip(ways).enumerate() {
-            let Some(copy) = &way.copy else {
-                for parameters in cut(write) {
-                    flight.send(Some(index), self.session.execute_raw(&way.statement, parameters?)).await;
-                }
-                continue;
-            };
-            // What the server has against this insert it says here, and nothing before it has failed: a COPY that does
-            // not even begin is answered twice, and the session's answers would no longer be those to its questions.
-            flight.send(Some(index), self.session.execute_raw(&way.statement, nothing(write))).await;
-            flight.land().await?;
-            flight.touched[index] += self.copy(index, copy, write).await?;
+            if way.checked {
+                flight.send(None, self.session.batch_execute(OUT_OF_ROLE).map_ok(|()| 0)).await;
+            }
+            self.send(&mut flight, index, write, way).await?;
+            if way.checked {
+                flight.send(None, self.session.batch_execute(INTO_ROLE).map_ok(|()| 0)).await;
+            }
         }
         let last = ways.len().checked_sub(1);
         flight.send(last, self.session.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").map_ok(|()| 0)).await;
         flight.land().await?;
         Ok(flight.touched)
+    }
+
+    async fn send<'a>(&'a self, flight: &mut Flight<'a>, index: usize, write: &TableWrite, way: &'a Way) -> Result<(), Trouble> {
+        let Some(copy) = &way.copy else {
+            for parameters in cut(write) {
+                flight.send(Some(index), self.session.execute_raw(&way.statement, parameters?)).await;
+            }
+            return Ok(());
+        };
+        // What the server has against this insert it says here, and nothing before it has failed: a COPY that does
+        // not even begin is answered twice, and the session's answers would no longer be those to its questions.
+        flight.send(Some(index), self.session.execute_raw(&way.statement, nothing(write))).await;
+        flight.land().await?;
+        flight.touched[index] += self.copy(index, copy, write).await?;
+        Ok(())
     }
 
     async fn copy(&self, index: usize, statement: &Statement, write: &TableWrite) -> Result<u64, Trouble> {
@@ -195,6 +214,8 @@ impl PostgresApplier {
 struct Way {
     statement: Statement,
     copy: Option<Statement>,
+    /// Outside of the replica role, so that deferrable constraints are checked.
+    checked: bool,
 }
 
 /// The first write that failed; None: the transaction did not even open.

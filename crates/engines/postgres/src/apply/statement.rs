@@ -35,6 +35,9 @@ pub(crate) struct TargetTable {
     pub(crate) key_is_exact: bool,
     /// Whether COPY may write here: not into views, nor where policies choose rows.
     pub(crate) takes_copy: bool,
+    /// Whether it has deferrable unique constraints, which the server checks by triggers of its own, and no other triggers
+    /// or rules.
+    pub(crate) checks_late: bool,
 }
 
 impl TargetTable {
@@ -211,6 +214,7 @@ mod tests {
             key: vec![0],
             key_is_exact: true,
             takes_copy: true,
+            checks_late: false,
         }
     }
 

@@ -275,6 +275,30 @@ async fn swapped_values_of_a_deferrable_constraint_hold_at_the_end_of_a_group() 
     let applied = applier.apply(&group(vec![swap("1", "2"), swap("2", "1")])).await.unwrap();
     assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
     applier.commit(None, &checkpoint(1), &[]).await.unwrap();
+    // one of another key, as somebody else may have written it
+    for rows in [1, 300] {
+        let taken: Vec<_> = (0..rows).map(|more| vec![native(&(more + 10).to_string()), native(&(more + 2).to_string())]).collect();
+        let refused = applier.apply(&group(vec![write(d, WriteKind::Insert, &[0, 1], &taken)])).await.unwrap();
+        assert!(matches!(&refused, Applied::Refused(error) if error.is(&codes::CONFLICT)), "{refused:?}");
+    }
+    applier.commit(Some(&checkpoint(1)), &checkpoint(2), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT count(*) FROM d").await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn triggers_of_the_target_are_kept_still_beside_a_deferrable_constraint() {
+    let sql = "CREATE TABLE d (id int PRIMARY KEY, u int UNIQUE DEFERRABLE)";
+    let Some((pair, lease, mappings)) = made(18, sql).await else { return };
+    pair.at_target(
+        "ALTER TABLE d ADD UNIQUE (u) DEFERRABLE;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'fired'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON d FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let insert = write(&mappings[0], WriteKind::Insert, &[0, 1], &[vec![native("1"), native("1")]]);
+    let applied = applier.apply(&group(vec![insert])).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
 }
 
 #[tokio::test]
