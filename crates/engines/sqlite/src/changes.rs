@@ -12,10 +12,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Captured, ChangeBatch, ChangeStream, Error, Layout, LayoutColumn, LayoutId, Marker, Micros, Position, Result, Row, Table, TableName,
-    Value, codes,
+    ByteCount, Captured, ChangeBatch, ChangeStream, Error, Layout, LayoutColumn, LayoutId, Marker, Micros, Position, Result, Row, Table,
+    TableName, Value, codes,
 };
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use crate::capture::{self, CapturedTable, Names};
 use crate::connect::{Location, Purpose};
@@ -34,6 +35,9 @@ const LOOK_IDLE: Duration = Duration::from_millis(20);
 const BUSY_FOR: Duration = Duration::from_secs(1);
 /// One piece of a transaction: bounds what the stream holds.
 const PIECE_BYTES: usize = 1 << 20;
+/// One row's share of the task's memory.
+const ROW_SHARE: u64 = 4;
+const LEAST_ROW: u64 = 1 << 20;
 /// Trimming waits for so many records, or for `TRIM_AFTER`: each trim takes the users' write lock.
 const TRIM_RECORDS: i64 = 1_000;
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -67,6 +71,8 @@ struct View {
     /// Where in `streamed` a table's number is; None: captured and not asked for.
     places: HashMap<u32, Option<usize>>,
     streamed: Vec<Streamed>,
+    /// What one row may weigh.
+    row_bytes: usize,
 }
 
 /// A table of the stream.
@@ -103,14 +109,21 @@ enum Item {
 }
 
 impl Changes {
-    pub(crate) async fn open(location: &Location, names: &Names, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
+    pub(crate) async fn open(
+        location: &Location,
+        names: &Names,
+        from: &Position,
+        tables: &[Arc<Table>],
+        memory: ByteCount,
+    ) -> Result<Self> {
         let from = capture::number(from)?;
         let read = location.clone();
         let reader = Session::open("changes", move || read.open(Purpose::Read)).await?;
         let write = location.clone();
         let trimmer = Session::open("trim", move || write.open(Purpose::WriteSource)).await?;
         let (names, tables) = (names.clone(), tables.to_vec());
-        let view = reader.run(move |connection| View::read(connection, names, from, &tables)).await?;
+        let row_bytes = usize::try_from((memory.0 / ROW_SHARE).max(LEAST_ROW)).unwrap_or(usize::MAX);
+        let view = reader.run(move |connection| View::read(connection, names, from, &tables, row_bytes)).await?;
         let announced = vec![false; view.streamed.len()];
         let now = Instant::now();
         Ok(Changes {
@@ -227,7 +240,7 @@ impl ChangeStream for Changes {
 }
 
 impl View {
-    fn read(connection: &mut Connection, names: Names, from: i64, tables: &[Arc<Table>]) -> Result<View> {
+    fn read(connection: &mut Connection, names: Names, from: i64, tables: &[Arc<Table>], row_bytes: usize) -> Result<View> {
         let transaction = connection.transaction().told()?;
         let captured =
             capture::captured(&transaction, &names)?.ok_or_else(|| capture::lost("the source's file has no change log of this task"))?;
@@ -247,7 +260,30 @@ impl View {
                 .at(format!("table {}", missing.name))
                 .remedy("run with --resync"));
         }
-        Ok(View { names, captured, places, streamed })
+        Ok(View { names, captured, places, streamed, row_bytes })
+    }
+
+    /// Before a record's values are copied out of SQLite's memory.
+    fn must_fit(&self, row: &rusqlite::Row<'_>) -> Result<()> {
+        let mut bytes = 0;
+        for index in FIRST_VALUE..row.as_ref().column_count() {
+            bytes += match row.get_ref(index).told()? {
+                ValueRef::Text(text) | ValueRef::Blob(text) => text.len(),
+                ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+            };
+        }
+        if bytes <= self.row_bytes {
+            return Ok(());
+        }
+        let what = format!("a row of {bytes} bytes was changed; {} fit", self.row_bytes);
+        let error = Error::new(&codes::VALUE_TOO_LARGE, what)
+            .remedy("raise `limits: {memory}` to at least four times the size of the row")
+            .effect("everything before this row's transaction is taken over, nothing of it");
+        let place = self.places.get(&row.get::<_, u32>(1).told()?).copied().flatten();
+        Err(match place.and_then(|place| self.streamed.get(place)) {
+            Some(table) => error.at(format!("table {}", table.layout.table)).detail(table.key_text(row)?),
+            None => error,
+        })
     }
 }
 
@@ -266,6 +302,16 @@ impl Streamed {
             full_old_images: shape.key.is_none(),
         };
         Streamed { layout: Arc::new(layout), key: shape.key.is_some().then_some(image) }
+    }
+
+    /// For a person's terminal.
+    fn key_text(&self, row: &rusqlite::Row<'_>) -> Result<String> {
+        let mut parts = Vec::new();
+        for place in self.key.iter().flatten() {
+            let value = values::read(row.get_ref(FIRST_VALUE + place).told()?);
+            parts.push(format!("{} = {value:?}", self.layout.columns[*place].name));
+        }
+        Ok(format!("key {}", parts.join(", ")))
     }
 
     fn new_image(&self, row: &rusqlite::Row<'_>) -> Result<Row> {
@@ -320,6 +366,7 @@ fn read_piece(connection: &mut Connection, view: &View, last: i64, until: i64) -
         if number != last + 1 {
             return Err(capture::lost("changes are missing in the log in the source's file"));
         }
+        view.must_fit(row)?;
         piece.take(view, row)?;
         last = number;
         marked = matches!(piece.items.last(), Some(Item::Marker(_))) && piece.batch.is_empty();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Altered, Appearance, Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result,
-    RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, codes,
+    Altered, Appearance, ByteCount, Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position,
+    Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, codes,
 };
 use rusqlite::Connection;
 
@@ -28,12 +28,18 @@ pub(crate) struct SqliteSource {
     location: Location,
     names: Names,
     examiner: SqliteExaminer,
+    memory: ByteCount,
 }
 
 impl SqliteSource {
     pub(crate) fn new(task: &Task) -> Result<Self> {
         let location = Location::new(&task.source)?;
-        Ok(SqliteSource { examiner: SqliteExaminer::new(location.clone()), names: Names::new(&task.name), location })
+        Ok(SqliteSource {
+            examiner: SqliteExaminer::new(location.clone()),
+            names: Names::new(&task.name),
+            memory: task.limits.memory,
+            location,
+        })
     }
 
     async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
@@ -114,7 +120,7 @@ impl Source for SqliteSource {
         let Some(known) = known else { return self.establish_anew(tables).await };
         // The stream's own opening checks everything a known position needs.
         drop(
-            Changes::open(&self.location, &self.names, known, tables)
+            Changes::open(&self.location, &self.names, known, tables, self.memory)
                 .await
                 .map_err(|error| error.at_least_at(|| self.location.label().to_owned()))?,
         );
@@ -127,7 +133,7 @@ impl Source for SqliteSource {
     }
 
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
-        Ok(Box::new(self.placed(Changes::open(&self.location, &self.names, from, tables).await)?))
+        Ok(Box::new(self.placed(Changes::open(&self.location, &self.names, from, tables, self.memory).await)?))
     }
 
     async fn mark(&self, marker: &Marker) -> Result<()> {

@@ -51,6 +51,21 @@ fn a_file_that_is_not_there_is_said_so() {
 }
 
 #[test]
+fn a_file_that_keeps_its_text_as_utf_16_is_refused() {
+    let Some(pair) = Pair::sqlite() else { return };
+    let file = rusqlite::Connection::open(pair.path().join("wide.db")).unwrap();
+    file.execute_batch("PRAGMA encoding = 'UTF-16le'; CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)").unwrap();
+    let _: String = file.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
+    pair.write_task_between(&pair.path().join("wide.db").display().to_string().replacen('/', "sqlite:///", 1), &pair.target.url(), "");
+    for command in ["check", "run"] {
+        let refused = pair.godwit(&[command]).with(1);
+        assert!(refused.said().contains("GW2006") && refused.said().contains("UTF-16le"), "{}", refused.said());
+    }
+    assert_eq!(file.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    assert!(!pair.path().join("target.db").exists());
+}
+
+#[test]
 fn a_wrong_password_is_said_so_and_not_shown() {
     let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
     let Some(server) = Postgres::start(18, &PostgresOptions::default().with_access_rules(rules)) else { return };

@@ -53,6 +53,30 @@ async fn confirmed_changes_are_trimmed_and_positions_never_come_again() {
 }
 
 #[tokio::test]
+async fn a_row_over_the_limit_is_refused_with_its_table_and_key() {
+    let mut world = World::new(ONE);
+    world.task.limits.memory = ByteCount(8 << 20);
+    let mut stream = Stream::begin(&world).await;
+    let user = world.user();
+    user.execute_batch("INSERT INTO t VALUES (1, zeroblob(2000000))").unwrap();
+    stream.drain().await;
+    user.execute_batch("UPDATE t SET v = 'small'; INSERT INTO t VALUES (4711, zeroblob(3000000))").unwrap();
+    let refused = loop {
+        if let Err(refused) = stream.changes.next().await {
+            break refused;
+        }
+    };
+    assert!(refused.is(&codes::VALUE_TOO_LARGE), "{refused:?}");
+    assert_eq!(refused.place(), Some("table main.t"));
+    assert!(refused.detail_text().unwrap().contains("4711") && !refused.what().contains("4711"), "{refused:?}");
+    world.task.limits.memory = ByteCount(32 << 20);
+    stream.source = world.source();
+    stream.changes = stream.source.changes(&stream.last, &world.tables().await).await.unwrap();
+    let changes: usize = stream.drain().await.iter().map(|item| if let Captured::Changes(batch) = item { batch.len() } else { 0 }).sum();
+    assert_eq!(changes, 2);
+}
+
+#[tokio::test]
 async fn a_position_ahead_of_the_file_is_refused() {
     let world = World::new(ONE);
     let stream = Stream::begin(&world).await;
