@@ -14,6 +14,7 @@ mod at_target;
 mod budgets;
 mod changes;
 mod changes_alone;
+mod clock;
 mod differences;
 mod existing;
 mod failover;
