@@ -18,7 +18,7 @@ fn given(pair: &Pair) {
 }
 
 /// A standby that keeps failover slots in step.
-fn standby(primary: &Postgres, folder: &Path) -> Option<Postgres> {
+pub fn standby(primary: &Postgres, folder: &Path) -> Option<Postgres> {
     let backup = folder.join("backup");
     let mut command = Command::new(tool(18, "pg_basebackup")?);
     command.args(["-R", "-c", "fast", "-C", "-S", "standby", "-d", &primary.url("source"), "-D"]).arg(&backup);
@@ -30,7 +30,7 @@ fn standby(primary: &Postgres, folder: &Path) -> Option<Postgres> {
 
 /// Until a query gives true. A server offers nothing to wait on.
 #[track_caller]
-fn await_true(url: &str, what: &str) {
+pub fn await_true(url: &str, what: &str) {
     let check = format!("DO $$ BEGIN ASSERT ({what}); END $$");
     let deadline = std::time::Instant::now() + crate::process::PATIENCE;
     while let Err(problem) = execute(url, &check) {

@@ -10,6 +10,7 @@ mod process;
 mod sqlite;
 mod store;
 
+mod adversity;
 mod at_target;
 mod budgets;
 mod changes;

@@ -43,7 +43,7 @@ pub(crate) async fn try_steps(
     let Some(program) = find_program(major).await else { return Ok(Err(major)) };
     let everything = catalog::read_selected(client, &Selection::default()).await?;
     let excepted: Vec<&CatalogTable> = everything.iter().filter(|table| !task.select.selects(&table.table.name)).collect();
-    let text = match run(&program, task, &unreadable(client, &excepted).await?).await {
+    let text = match run(&program, task, &unreadable(client, &excepted).await?, major).await {
         Ok(text) => text,
         Err(problem) => {
             // pg_dump does not say so in a way to rely on, but a server that went away has ended this session too
@@ -100,7 +100,10 @@ async fn version_of(program: &std::path::Path) -> Option<i32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-async fn run(program: &std::path::Path, task: &Task, without: &[String]) -> Result<String> {
+/// A setting of that name.
+const TRANSACTION_TIMEOUT_SINCE: i32 = 17;
+
+async fn run(program: &std::path::Path, task: &Task, without: &[String], major: i32) -> Result<String> {
     let mut command = Command::new(program);
     command.args(["--schema-only", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8"]);
     // verbose, for the objects' numbers
@@ -112,7 +115,7 @@ async fn run(program: &std::path::Path, task: &Task, without: &[String]) -> Resu
     if task.schema.grants == Grants::List {
         command.arg("--no-privileges");
     }
-    connection(&mut command, &task.source);
+    connection(&mut command, &task.source, major);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|problem| {
         Error::new(&codes::SERVER_REFUSED, "pg_dump could not be started").at(program.display().to_string()).caused_by(problem)
     })?;
@@ -122,19 +125,45 @@ async fn run(program: &std::path::Path, task: &Task, without: &[String]) -> Resu
         let told =
             |line: &&str| ["error:", "hint:", "FATAL:"].iter().any(|word| line.contains(word)) && !line.contains("detail: Query was");
         let said = said.lines().filter(told).collect::<Vec<_>>().join("\n");
-        // pg_dump gives no SQLSTATE, and locks each table, which needs the right to read it
-        let code = if said.contains("permission denied") { &codes::RIGHTS_MISSING } else { &codes::SERVER_REFUSED };
-        return Err(Error::new(code, "pg_dump could not read the source's schema")
-            .at(task.source.display())
-            .detail(said)
-            .remedy("mend what pg_dump says, or let the task make tables only (schema.create: tables)"));
+        return Err(refused(&said).at(task.source.display()));
     }
     String::from_utf8(output.stdout)
         .map_err(|problem| Error::new(&codes::SERVER_REFUSED, "pg_dump's output is not UTF-8").caused_by(problem))
 }
 
+/// `pg_dump` gives no SQLSTATE. It locks each table, which needs the right to read it, and waits behind who locks it.
+fn refused(said: &str) -> Error {
+    let is_one_of = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    let (code, remedy) = match () {
+        () if is_one_of(&["permission denied"]) => (&codes::RIGHTS_MISSING, MEND),
+        () if is_one_of(&["canceling statement due to"]) => {
+            (&codes::BUSY, "a table is locked (pg_locks says by whom): it is tried again, or run again when the lock is gone")
+        }
+        () if is_one_of(CROWDED) => (&codes::BUSY, "let the server take more connections (max_connections), or close some"),
+        () if is_one_of(CUT_OFF) => (&codes::CONNECTION_LOST, "it is tried again, or run again when the server can be reached"),
+        () => (&codes::SERVER_REFUSED, MEND),
+    };
+    Error::new(code, "pg_dump could not read the source's schema").detail(said).remedy(remedy)
+}
+
+const MEND: &str = "mend what pg_dump says, or let the task make tables only (schema.create: tables)";
+const CROWDED: &[&str] = &["too many clients", "remaining connection slots", "too many connections"];
+/// What a server, or the client's own library, says of a connection that could not be made or did not last.
+const CUT_OFF: &[&str] = &[
+    "terminating connection",
+    "the database system is",
+    "server closed the connection",
+    "could not receive data from server",
+    "could not send data to server",
+    "SSL connection has been closed",
+    "Connection refused",
+    "Connection reset",
+    "timed out",
+    "timeout expired",
+];
+
 /// By environment, so that no secret stands in the list of processes.
-fn connection(command: &mut Command, endpoint: &EndpointConfig) {
+fn connection(command: &mut Command, endpoint: &EndpointConfig, major: i32) {
     command.env("PGDATABASE", &endpoint.database);
     if !endpoint.host.is_empty() {
         command.env("PGHOST", &endpoint.host);
@@ -157,7 +186,10 @@ fn connection(command: &mut Command, endpoint: &EndpointConfig) {
     };
     command.env("PGSSLMODE", mode);
     // The password above must not be looked for elsewhere, and statements of ours must not meet a role's timeouts.
-    command.env("PGOPTIONS", "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0").env_remove("PGSERVICE");
+    let timeouts = ["statement", "lock", "idle_in_transaction_session", "idle_session"];
+    let newer = (major >= TRANSACTION_TIMEOUT_SINCE).then_some("transaction");
+    let options: Vec<String> = timeouts.into_iter().chain(newer).map(|name| format!("-c {name}_timeout=0")).collect();
+    command.env("PGOPTIONS", options.join(" ")).env_remove("PGSERVICE");
     for (name, path) in [("PGSSLROOTCERT", &endpoint.tls.ca), ("PGSSLCERT", &endpoint.tls.certificate), ("PGSSLKEY", &endpoint.tls.key)] {
         if let Some(path) = path {
             command.env(name, path);
@@ -439,6 +471,20 @@ async fn publications(client: &Client) -> Result<Vec<NotCarried>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waiting_mends_is_told_from_what_it_does_not() {
+        for passing in [
+            "pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout",
+            "pg_dump: error: connection to server at \"h\", port 1 failed: FATAL:  sorry, too many clients already",
+            "pg_dump: error: query failed: FATAL:  terminating connection due to administrator command",
+            "pg_dump: error: connection to server at \"h\", port 1 failed: Connection refused",
+        ] {
+            assert!(refused(passing).is_transient(), "{passing}");
+        }
+        assert!(refused("pg_dump: error: query failed: ERROR:  permission denied for table t").is(&codes::RIGHTS_MISSING));
+        assert!(!refused("pg_dump: error: connection to server failed: FATAL:  password authentication failed").is_transient());
+    }
 
     #[test]
     fn an_identity_is_by_default_until_finish() {
