@@ -1,8 +1,8 @@
 //! Transactions that others have lost, split, doubled or shifted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::pair::{Pair, on_every_engine};
+use crate::pair::{Pair, is_long, on_every_engine};
 use crate::process::PATIENCE;
 
 const STOP: &str = "schema: {changes: stop}\n";
@@ -162,8 +162,8 @@ fn a_large_transaction_takes_little_memory(pair: &Pair) {
     pair.source.run(&["UPDATE item SET name = name || '!'"]);
     pair.source.run(&["DELETE FROM item WHERE id % 3 = 0"]);
     let goal = pair.source.number("SELECT COUNT(*) FROM item");
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while pair.target.number("SELECT COUNT(*) FROM item") != goal && std::time::Instant::now() < deadline {
+    let deadline = Instant::now() + PATIENCE;
+    while pair.target.number("SELECT COUNT(*) FROM item") != goal && Instant::now() < deadline {
         run.within(Duration::from_millis(100), |_| false);
     }
     let peak = run.peak_memory();
@@ -171,6 +171,42 @@ fn a_large_transaction_takes_little_memory(pair: &Pair) {
     pair.assert_same("SELECT id, name FROM item");
     run.kill();
     pair.finish();
+}
+
+/// On its way it lies in the server's stream, the spool, the change log and groups: in each a piece of it.
+#[test]
+fn ten_million_rows_in_one_transaction_take_little_memory() {
+    const STATEMENTS: i64 = 100;
+    const ROWS: i64 = 100_000;
+    const LIMIT: u64 = 64 << 20;
+    /// The program, its threads and what a process holds without any row.
+    const BESIDE: u64 = 64 << 20;
+    if !is_long() {
+        return;
+    }
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&["CREATE TABLE item (id integer PRIMARY KEY, name text)"]);
+    pair.write_task("limits: {memory: 64MiB}\n");
+    let mut run = pair.running();
+    let began = Instant::now();
+    let mut user = pair.source.connect().unwrap();
+    user.rows("BEGIN").unwrap();
+    for first in (0..STATEMENTS).map(|number| number * ROWS) {
+        user.rows(&format!("INSERT INTO item SELECT i, 'row ' || i FROM generate_series({first}, {}) i", first + ROWS - 1)).unwrap();
+    }
+    user.rows("COMMIT").unwrap();
+    eprintln!("committed after {:?}", began.elapsed());
+    while pair.target.number("SELECT COUNT(*) FROM (SELECT FROM item LIMIT 1) AS one") == 0 {
+        assert!(!run.is_over() && began.elapsed() < Duration::from_secs(7200));
+        run.within(Duration::from_millis(200), |_| false);
+    }
+    let peak = run.peak_memory();
+    eprintln!("there after {:?}, {} MiB at the most", began.elapsed(), peak >> 20);
+    assert!(peak < LIMIT + BESIDE, "{} MiB at the most", peak >> 20);
+    pair.assert_same("SELECT COUNT(*), SUM(id), MD5(STRING_AGG(name, ',' ORDER BY id)) FROM item WHERE id % 10 = 7");
+    assert_eq!(pair.target.number("SELECT COUNT(*) FROM item"), STATEMENTS * ROWS);
+    run.kill();
+    pair.godwit(&["clean", "--yes"]).with(0);
 }
 
 /// What does not compress and is not sent unless it changes.
