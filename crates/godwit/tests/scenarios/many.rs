@@ -78,7 +78,9 @@ fn moved(tables: usize) -> Option<Figures> {
     let began = Instant::now();
     let mut run = pair.start(&["run"]);
     let mut phases = Vec::new();
-    let mut reached = |what: &str, run: &Godwit| phases.push(format!("{what} {:?} ({:?})", began.elapsed(), processor(run)));
+    let mut reached = |what: &str, run: &Godwit| {
+        phases.push(format!("{what} {:?} ({:?}, {} MiB)", began.elapsed(), processor(run), run.peak_memory() >> 20))
+    };
     loop {
         let event = run.within(LONG, |event| event["event"] == "phase" || event["event"] == "consistent").expect("it becomes consistent");
         reached(event["phase"].as_str().unwrap_or("consistent"), &run);

@@ -80,6 +80,9 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'";
 
+/// The same condition.
+const OF_TABLES: &str = "c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'";
+
 const NOT_OF_AN_EXTENSION: &str =
     "NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')";
 
@@ -124,6 +127,16 @@ pub(crate) async fn read_selected(client: &Client, selection: &Selection) -> Res
     read_rows(client, chosen).await
 }
 
+/// All the user's tables, by number.
+pub(crate) async fn read_names(client: &Client) -> Result<Vec<(u32, TableName)>> {
+    let sql = format!(
+        "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {OF_TABLES} AND NOT {SYSTEM_SCHEMAS} AND {NOT_OF_AN_EXTENSION}"
+    );
+    let rows = client.query(&sql, &[]).await.map_err(error::from_server)?;
+    Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
+}
+
 /// Those of these tables that are there, whoever owns them.
 pub(crate) async fn read_named(client: &Client, names: &[TableName]) -> Result<Vec<CatalogTable>> {
     let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
@@ -133,18 +146,21 @@ pub(crate) async fn read_named(client: &Client, names: &[TableName]) -> Result<V
     read_rows(client, rows.iter().collect()).await
 }
 
+/// Tables whose columns are held as the server sent them: far more than what is kept of them.
+const READ_AT_ONCE: usize = 1000;
+
 async fn read_rows(client: &Client, rows: Vec<&Row>) -> Result<Vec<CatalogTable>> {
-    let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
-    let mut columns = by_table(client.query(COLUMNS, &[&oids]).await.map_err(error::from_server)?);
-    let mut indexes = by_table(client.query(UNIQUE_INDEXES, &[&oids]).await.map_err(error::from_server)?);
-    let mut tables: Vec<CatalogTable> = rows
-        .iter()
-        .map(|row| {
+    let mut tables = Vec::with_capacity(rows.len());
+    for some in rows.chunks(READ_AT_ONCE) {
+        let oids: Vec<u32> = some.iter().map(|row| row.get(0)).collect();
+        let mut columns = by_table(client.query(COLUMNS, &[&oids]).await.map_err(error::from_server)?);
+        let mut indexes = by_table(client.query(UNIQUE_INDEXES, &[&oids]).await.map_err(error::from_server)?);
+        tables.extend(some.iter().map(|row| {
             let oid: u32 = row.get(0);
             build(row, &columns.remove(&oid).unwrap_or_default(), &indexes.remove(&oid).unwrap_or_default())
-        })
-        .collect();
-    tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
+        }));
+    }
+    tables.sort_by(|a: &CatalogTable, b| a.table.name.cmp(&b.table.name));
     Ok(tables)
 }
 

@@ -5,7 +5,9 @@
 //! in no catalog, unless it is written in the standard's way (`BEGIN ATOMIC`).
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 
+use futures_util::TryStreamExt as _;
 use godwit_model::Result;
 use tokio_postgres::Client;
 
@@ -36,13 +38,18 @@ UNION ALL SELECT 'pg_constraint'::regclass, k.oid, 'pg_class'::regclass, k.conre
 UNION ALL SELECT 'pg_constraint'::regclass, k.oid, 'pg_type'::regclass, k.contypid FROM pg_constraint k WHERE k.contypid <> 0
 UNION ALL SELECT 'pg_class'::regclass, c.oid, 'pg_type'::regclass, c.reltype FROM pg_class c WHERE c.relkind = 'c'";
 
+const NO_PARAMETERS: [i32; 0] = [];
+
 impl Graph {
     pub(crate) async fn read(client: &Client) -> Result<Self> {
         let mut graph = Graph::default();
-        for row in client.query(STANDING, &[]).await.map_err(error::from_server)? {
+        // some twenty rows for each table there is: none is held longer than it is looked at
+        let mut standing = pin!(client.query_raw(STANDING, NO_PARAMETERS).await.map_err(error::from_server)?);
+        while let Some(row) = standing.try_next().await.map_err(error::from_server)? {
             graph.stands_for.insert((row.get(0), row.get(1)), (row.get(2), row.get(3)));
         }
-        for row in client.query(EDGES, &[]).await.map_err(error::from_server)? {
+        let mut edges = pin!(client.query_raw(EDGES, NO_PARAMETERS).await.map_err(error::from_server)?);
+        while let Some(row) = edges.try_next().await.map_err(error::from_server)? {
             graph.add((row.get(0), row.get(1)), (row.get(2), row.get(3)), row.get(4));
         }
         Ok(graph)

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use godwit_model::{
-    EndpointConfig, Error, Grants, NotCarried, Owners, Result, SchemaItem, Selection, Stage, TableMapping, TableName, Task, TlsMode, codes,
+    EndpointConfig, Error, Grants, NotCarried, Owners, Result, SchemaItem, Stage, TableMapping, TableName, Task, TlsMode, codes,
 };
 use tokio::process::Command;
 use tokio_postgres::Client;
@@ -41,10 +41,11 @@ pub(crate) async fn try_steps(
     let major: i32 =
         client.query_one("SELECT current_setting('server_version_num')::int4 / 10000", &[]).await.map_err(error::from_server)?.get(0);
     let Some(program) = find_program(major).await else { return Ok(Err(major)) };
-    let everything = catalog::read_selected(client, &Selection::default()).await?;
-    let excepted: Vec<&CatalogTable> = everything.iter().filter(|table| !task.select.selects(&table.table.name)).collect();
-    let text = match run(&program, task, &unreadable(client, &excepted).await?, major).await {
-        Ok(text) => text,
+    let excepted: HashMap<u32, TableName> =
+        catalog::read_names(client).await?.into_iter().filter(|(_, name)| !task.select.selects(name)).collect();
+    let entries = match run(&program, task, &unreadable(client, &excepted).await?, major).await {
+        // the text is large, and what follows needs its entries alone
+        Ok(text) => split(&text),
         Err(problem) => {
             // pg_dump does not say so in a way to rely on, but a server that went away has ended this session too
             client.batch_execute("").await.map_err(error::from_server)?;
@@ -52,9 +53,8 @@ pub(crate) async fn try_steps(
         }
     };
     let places = places(client, tables).await?;
-    let excepted = excepted.iter().map(|table| (table.oid, table.table.name.clone())).collect();
     let part = Part::choose(client, task, tables, mappings, excepted, &places.root_oids).await?;
-    let chosen = part.sort_out(client, split(&text)).await?;
+    let chosen = part.sort_out(client, entries).await?;
     let mut dumped = Dumped { leans_on: part.leans_on(&chosen.kept), not_carried: chosen.left, ..Dumped::default() };
     let (items, left) = staged(chosen.kept, &places);
     dumped.items = items;
@@ -68,8 +68,8 @@ pub(crate) async fn try_steps(
 }
 
 /// Tables that are not selected and may not be locked by this role, partitions too: `pg_dump` must keep away from them.
-async fn unreadable(client: &Client, excepted: &[&CatalogTable]) -> Result<Vec<String>> {
-    let oids: Vec<u32> = excepted.iter().map(|table| table.oid).collect();
+async fn unreadable(client: &Client, excepted: &HashMap<u32, TableName>) -> Result<Vec<String>> {
+    let oids: Vec<u32> = excepted.keys().copied().collect();
     let sql = "SELECT DISTINCT n.nspname::text, c.relname::text FROM unnest($1::oid[]) AS root(oid)
         CROSS JOIN LATERAL (SELECT root.oid AS relid UNION SELECT t.relid FROM pg_partition_tree(root.oid) t) p
         JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
