@@ -20,6 +20,7 @@ pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &m
         findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "look at the selection"));
     }
     readable(client, &tables, findings).await?;
+    elsewhere(client, &tables, findings).await?;
     row_security(client, &tables, findings).await?;
     if needs.changes {
         unlogged(&tables, findings);
@@ -57,6 +58,23 @@ async fn readable(client: &Client, tables: &[CatalogTable], findings: &mut Vec<F
     Ok(())
 }
 
+/// Rows of a partition that is a foreign table are another server's.
+async fn elsewhere(client: &Client, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
+    let oids: Vec<u32> = tables.iter().filter(|table| table.kind == TableKind::Partitioned).map(|table| table.oid).collect();
+    let sql = "SELECT DISTINCT w.oid FROM unnest($1::oid[]) w(oid) CROSS JOIN LATERAL pg_partition_tree(w.oid) t
+        JOIN pg_class l ON l.oid = t.relid WHERE l.relkind = 'f'";
+    let found: Vec<u32> = client.query(sql, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
+    if let Some(names) = listed(tables.iter().filter(|table| found.contains(&table.oid))) {
+        findings.push(Finding::blocker(
+            "foreign_partitions",
+            &codes::TASK_UNSUPPORTED,
+            format!("{names}: a partition is a foreign table, whose rows live on another server"),
+            "leave the table out (select.except), or ALTER TABLE ... DETACH PARTITION first",
+        ));
+    }
+    Ok(())
+}
+
 /// Sessions read with `row_security = off`, so that a hidden row is an error and never a loss.
 async fn row_security(client: &Client, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
     let oids: Vec<u32> = tables.iter().filter(|table| table.row_security).map(|table| table.oid).collect();
@@ -78,7 +96,7 @@ fn unlogged(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
         findings.push(Finding::blocker(
             "unlogged",
             &codes::TASK_UNSUPPORTED,
-            format!("{names}: unlogged tables are in no log, so their changes cannot be followed"),
+            format!("{names}: unlogged tables and partitions are in no log, so their changes cannot be followed"),
             "leave them out (select.except), or ALTER TABLE ... SET LOGGED",
         ));
     }
@@ -93,6 +111,17 @@ fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>
             "key",
             format!("{names}: no key, and no full replica identity"),
             "add a primary key, or let Godwit set REPLICA IDENTITY FULL (it must own the table); such a table is copied under one snapshot that may grow old",
+        ));
+    }
+    let computes = |table: &&CatalogTable| table.table.key.is_none() && table.columns.iter().any(|column| column.generated == Some('v'));
+    if let Some(names) = listed(followed().filter(computes)) {
+        findings.push(Finding::blocker(
+            "virtual",
+            &codes::TASK_UNSUPPORTED,
+            format!(
+                "{names}: no key, and a virtual generated column: the server refuses users' updates of such a table once it is published"
+            ),
+            "give it a primary key, or a unique index over columns that are NOT NULL; or leave it out (select.except)",
         ));
     }
     let parted = |table: &&CatalogTable| table.kind == TableKind::Partitioned && table.table.key.is_none();

@@ -26,6 +26,7 @@ pub(crate) enum Persistence {
 pub(crate) struct CatalogTable {
     pub(crate) oid: u32,
     pub(crate) kind: TableKind,
+    /// Of a partitioned table: whether all its partitions are logged.
     pub(crate) persistence: Persistence,
     pub(crate) owner: String,
     pub(crate) replica_identity: char,
@@ -44,6 +45,8 @@ pub(crate) struct CatalogTable {
 pub(crate) struct CatalogColumn {
     /// The number under which the catalog keeps it.
     pub(crate) number: i16,
+    /// Proven for every row: by a constraint that is valid. A domain that is NOT NULL does not prove it.
+    never_null: bool,
     pub(crate) type_oid: u32,
     /// Of the base type where the type is a domain.
     pub(crate) base_schema: String,
@@ -69,7 +72,9 @@ pub(crate) const SYSTEM_SCHEMAS: &str =
     "(n.nspname IN ('pg_catalog', 'information_schema', 'godwit') OR n.nspname LIKE 'pg\\_toast%' OR n.nspname LIKE 'pg\\_temp\\_%')";
 
 const TABLES: &str = "
-SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner)::text,
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+       CASE WHEN c.relkind = 'p' AND EXISTS (SELECT FROM pg_partition_tree(c.oid) t JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf AND l.relpersistence = 'u')
+            THEN 'u' ELSE c.relpersistence::text END, pg_get_userbyid(c.relowner)::text,
        c.relreplident::text, c.relrowsecurity,
        EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) OR (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)),
        CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
@@ -94,7 +99,8 @@ SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmo
        coalesce(cn.nspname = 'pg_catalog', true), coalesce(co.collisdeterministic, true),
        ARRAY(SELECT r.refobjid::regprocedure::text FROM pg_depend r
              WHERE r.classid = 'pg_attrdef'::regclass AND r.objid = d.oid AND r.refclassid = 'pg_proc'::regclass
-               AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = r.refobjid AND e.deptype = 'e'))
+               AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = r.refobjid AND e.deptype = 'e')),
+       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated)
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 JOIN LATERAL (
@@ -177,7 +183,7 @@ fn build(row: &Row, columns: &[Row], indexes: &[Row]) -> CatalogTable {
     let own: Vec<CatalogColumn> = columns.iter().map(catalog_column).collect();
     let indexes: Vec<UniqueIndex> = indexes.iter().map(|row| unique_index(row, &own)).collect();
     // the log does not hold what the server computes, so such a column finds no row
-    let unfit: Vec<bool> = shared.iter().map(|column| column.nullable || column.generated).collect();
+    let unfit: Vec<bool> = own.iter().map(|column| !column.never_null || column.generated.is_some()).collect();
     let key_index = choose(&indexes, &unfit).cloned();
     let key = key_index.as_ref().map(key_of);
     let key_is_exact = key.as_ref().is_none_or(|key| key.columns.iter().all(|index| is_exact(&facts(&own[*index]))));
@@ -238,6 +244,7 @@ fn catalog_column(row: &Row) -> CatalogColumn {
         collation_is_system: row.get(14),
         deterministic: row.get(15),
         expression_calls: row.get(16),
+        never_null: row.get(17),
     }
 }
 

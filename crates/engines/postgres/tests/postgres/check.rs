@@ -171,6 +171,30 @@ async fn what_identifies_rows_badly_is_told() {
     }
 }
 
+/// What the log does not hold of a partitioned table, and what seems to be a key and may hold NULL.
+#[tokio::test]
+async fn partitions_elsewhere_and_keys_that_prove_nothing_are_seen() {
+    for server in versions() {
+        let schema = "CREATE TABLE quick (id int PRIMARY KEY) PARTITION BY LIST (id); \
+             CREATE UNLOGGED TABLE quick_1 PARTITION OF quick FOR VALUES IN (1); \
+             CREATE FOREIGN DATA WRAPPER far_away; CREATE SERVER far FOREIGN DATA WRAPPER far_away; \
+             CREATE TABLE torn (id int) PARTITION BY LIST (id); CREATE FOREIGN TABLE torn_1 PARTITION OF torn FOR VALUES IN (1) SERVER far; \
+             CREATE DOMAIN always AS int NOT NULL; CREATE TABLE loophole (id always UNIQUE); \
+             INSERT INTO loophole VALUES ((SELECT id FROM loophole))";
+        let case = Case::new(server, "proven", schema).await;
+        let mut unproven = "public.loophole";
+        if server.major() >= 18 {
+            let schema = "CREATE TABLE begun (id int UNIQUE); INSERT INTO begun VALUES (NULL); ALTER TABLE begun ADD CONSTRAINT n NOT NULL id NOT VALID";
+            case.admin.batch_execute(schema).await.unwrap();
+            unproven = "public.begun, public.loophole";
+        }
+        let findings = case.check().await;
+        assert!(Case::found(&findings, "unlogged", Severity::Blocker).contains("public.quick"));
+        assert!(Case::found(&findings, "foreign_partitions", Severity::Blocker).contains("public.torn"));
+        assert!(Case::found(&findings, "key", Severity::Warning).contains(unproven));
+    }
+}
+
 #[tokio::test]
 async fn a_new_partition_without_a_full_identity_refuses_users_while_published() {
     // why `partitions` is told
