@@ -134,9 +134,9 @@ impl Assembler {
     fn too_large(&self, oversize: &Oversize) -> Error {
         let error = oversize.refused().effect("everything before this row's transaction is taken over, nothing of it");
         let seen = pgoutput::glance(oversize.head.clone(), matches!(self.open, Open::Block(_)));
-        let Some((layout, values)) = seen.and_then(|(relation, values)| Some((self.layouts.layout(relation)?, values))) else {
-            return error;
-        };
+        let seen = seen.and_then(|(relation, values)| Some((self.layouts.of(relation).ok()?, self.layouts.layout(relation)?, values)));
+        let Some((known, layout, mut values)) = seen else { return error };
+        known.leave_computed(&mut values);
         let keys = layout.columns.iter().enumerate().filter(|(_, column)| column.key);
         let key = keys.map(|(index, column)| match values.get(index)? {
             Value::Native(text) => Some(format!("{} = {}", column.name, String::from_utf8_lossy(text))),
@@ -168,12 +168,14 @@ impl Assembler {
     }
 
     fn relation(&mut self, relation: &pgoutput::Relation) -> Result<Step> {
-        if !self.relations.knows(relation.oid) && !self.layouts.are_fresh() {
+        let computes = |column: &str| self.relations.computes(relation.oid, column);
+        let is_stale = !self.relations.knows(relation.oid) || self.layouts.may_compute_otherwise(relation, computes);
+        if is_stale && !self.layouts.are_fresh() {
             return Ok(Step::UnknownRelation);
         }
         self.layouts.relations_are_used();
         let table = self.relations.owner(relation)?;
-        if let Some(layout) = self.layouts.take_in(relation, table) {
+        if let Some(layout) = self.layouts.take_in(relation, table, computes) {
             self.items.push_back(Captured::Layout(Arc::new(layout)));
         }
         Ok(Step::Done)
@@ -323,7 +325,7 @@ impl Assembler {
         match message {
             Message::Insert { part, relation, new } => {
                 let known = self.layouts.of(relation)?;
-                fits(&known, &new)?;
+                let new = known.cut(new)?;
                 if self.enter(part)? {
                     self.grow(&new);
                     self.batch.push_insert(known.id, new);
@@ -331,7 +333,7 @@ impl Assembler {
             }
             Message::Update { part, relation, old, new } => {
                 let known = self.layouts.of(relation)?;
-                fits(&known, &new)?;
+                let new = known.cut(new)?;
                 let (old, full) = old_image(&known, old)?;
                 if self.enter(part)? {
                     self.grow(old.as_deref().unwrap_or_default());
@@ -413,20 +415,13 @@ fn micros(time: i64) -> Micros {
     Micros(time.saturating_add(SERVER_EPOCH))
 }
 
-fn fits(known: &Known, image: &[Value]) -> Result<()> {
-    if image.len() == known.keys.len() {
-        return Ok(());
-    }
-    Err(out_of_order("a row whose width is not that of its table"))
-}
-
 /// The image and whether it is the full row. What is not part of the identity was not said, which is not NULL.
 fn old_image(known: &Known, old: Old) -> Result<(Option<Vec<Value>>, bool)> {
     match old {
         Old::None => Ok((None, false)),
-        Old::Full(image) => fits(known, &image).map(|()| (Some(image), true)),
-        Old::Key(mut image) => {
-            fits(known, &image)?;
+        Old::Full(image) => known.cut(image).map(|image| (Some(image), true)),
+        Old::Key(image) => {
+            let mut image = known.cut(image)?;
             for (value, is_key) in image.iter_mut().zip(known.keys.iter()) {
                 if !is_key {
                     *value = Value::Absent;

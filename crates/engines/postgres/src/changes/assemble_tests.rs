@@ -54,6 +54,24 @@ async fn a_transaction_the_position_covers_is_passed_over_but_its_layout_is_kept
 }
 
 #[tokio::test]
+async fn a_column_that_is_computed_is_left_out_of_layouts_and_rows() {
+    let mut assembler = assembler(1);
+    assembler.learn(Relations::of_plain(7, TableName::new("public", "t")).with_computed(7, "id"));
+    let all = items(&mut assembler, &[begin(10), Bytes::from_static(RELATION), Bytes::from_static(INSERT), commit(11)]);
+    let [Captured::Layout(layout), Captured::Begin, Captured::Changes(changes), Captured::Commit { .. }] = &all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(layout.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["v"]);
+    assert_eq!(changes.images(&changes.changes[0]).new, [Value::Native(Bytes::from_static(b"a"))]);
+    // described once more, it may have become an ordinary column: the catalog is asked again
+    let again = LogMessage::Data(Bytes::from_static(RELATION));
+    assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::UnknownRelation);
+    assembler.learn(Relations::of_plain(7, TableName::new("public", "t")));
+    assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::Done);
+    assert!(matches!(assembler.take(), Some(Captured::Layout(layout)) if layout.columns.len() == 2));
+}
+
+#[tokio::test]
 async fn a_transaction_without_anything_of_ours_is_progress() {
     let mut assembler = assembler(1);
     let empty = items(&mut assembler, &[begin(10), commit(11)]);

@@ -1,8 +1,9 @@
 //! Which layout each relation of the stream has now.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use godwit_model::{Error, Layout, LayoutColumn, LayoutId, Result, TableName, codes};
+use godwit_model::{Error, Layout, LayoutColumn, LayoutId, Result, TableName, Value, codes};
 
 use crate::pgoutput::Relation;
 use crate::schema::type_name;
@@ -21,7 +22,28 @@ pub(super) struct Layouts {
 pub(super) struct Known {
     pub(super) id: LayoutId,
     /// One for each column.
-    pub(super) keys: std::sync::Arc<[bool]>,
+    pub(super) keys: Arc<[bool]>,
+    /// Which of the columns that the stream tells belong to the layout.
+    kept: Arc<[bool]>,
+}
+
+impl Known {
+    /// A row as it is told, without the columns that the target computes.
+    pub(super) fn cut(&self, mut image: Vec<Value>) -> Result<Vec<Value>> {
+        if image.len() != self.kept.len() {
+            return Err(Error::new(&codes::LOG_UNDECODABLE, "the source's log holds a row whose width is not that of its table"));
+        }
+        self.leave_computed(&mut image);
+        Ok(image)
+    }
+
+    /// The same for the first values of a row.
+    pub(super) fn leave_computed(&self, image: &mut Vec<Value>) {
+        if self.keys.len() < self.kept.len() {
+            let mut kept = self.kept.iter();
+            image.retain(|_| kept.next().copied().unwrap_or(false));
+        }
+    }
 }
 
 impl Layouts {
@@ -41,24 +63,33 @@ impl Layouts {
         self.types.insert(oid, format!("{schema}.{name}"));
     }
 
-    /// A new layout, if this relation's differs from its last one.
-    pub(super) fn take_in(&mut self, relation: &Relation, table: TableName) -> Option<Layout> {
-        let columns = relation.columns.iter().map(|column| LayoutColumn {
+    /// Whether what the catalog said of this relation may no longer hold: the stream describes it once more, and it has, or
+    /// may have got, a column that is computed.
+    pub(super) fn may_compute_otherwise(&self, relation: &Relation, computes: impl Fn(&str) -> bool) -> bool {
+        let before = self.now.get(&relation.oid).map(|(known, _)| known.kept.len());
+        before.is_some_and(|width| width != relation.columns.len() || relation.columns.iter().any(|column| computes(&column.name)))
+    }
+
+    /// A new layout, if this relation's differs from its last one. Columns that are computed are not part of it.
+    pub(super) fn take_in(&mut self, relation: &Relation, table: TableName, computes: impl Fn(&str) -> bool) -> Option<Layout> {
+        let kept: Arc<[bool]> = relation.columns.iter().map(|column| !computes(&column.name)).collect();
+        let columns = relation.columns.iter().zip(kept.iter()).filter(|(_, kept)| **kept).map(|(column, _)| LayoutColumn {
             name: column.name.clone(),
             type_name: self.type_name(column.type_oid, column.type_modifier),
             key: column.key,
         });
         let mut layout = Layout { id: LayoutId(0), table, columns: columns.collect(), full_old_images: relation.identity == b'f' };
-        if let Some((known, before)) = self.now.get(&relation.oid) {
+        if let Some((known, before)) = self.now.get_mut(&relation.oid) {
             layout.id = known.id;
             if layout == *before {
+                known.kept = kept;
                 return None;
             }
         }
         self.last += 1;
         layout.id = LayoutId(self.last);
         let keys = layout.columns.iter().map(|column| column.key).collect();
-        self.now.insert(relation.oid, (Known { id: layout.id, keys }, layout.clone()));
+        self.now.insert(relation.oid, (Known { id: layout.id, keys, kept }, layout.clone()));
         Some(layout)
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Relations {
     owners: HashMap<u32, Owner>,
     /// Leaves of each partitioned table.
     leaves: HashMap<TableName, HashSet<u32>>,
+    /// Columns that the server computes and stores. A stream may tell them; the target computes its own.
+    computed: HashMap<u32, HashSet<String>>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,7 +29,9 @@ struct Owner {
 }
 
 const RELATIONS: &str = "
-SELECT w.place, c.relkind = 'p', coalesce(t.relid::oid, c.oid)
+SELECT w.place, c.relkind = 'p', coalesce(t.relid::oid, c.oid),
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = coalesce(t.relid::oid, c.oid) AND a.attgenerated = 's' AND NOT a.attisdropped)
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(schema, name, place)
 JOIN pg_namespace n ON n.nspname = w.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
@@ -46,17 +50,28 @@ impl Relations {
                 relations.leaves.entry(table.clone()).or_default().insert(oid);
             }
             relations.owners.insert(oid, Owner { table, is_leaf });
+            relations.computed.insert(oid, row.get::<_, Vec<String>>(3).into_iter().collect());
         }
         Ok(relations)
     }
 
     #[cfg(test)]
     pub(crate) fn of_plain(oid: u32, table: TableName) -> Self {
-        Relations { owners: HashMap::from([(oid, Owner { table, is_leaf: false })]), leaves: HashMap::new() }
+        Relations { owners: HashMap::from([(oid, Owner { table, is_leaf: false })]), ..Relations::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_computed(mut self, oid: u32, column: &str) -> Self {
+        self.computed.entry(oid).or_default().insert(column.to_owned());
+        self
     }
 
     pub(crate) fn knows(&self, oid: u32) -> bool {
         self.owners.contains_key(&oid)
+    }
+
+    pub(crate) fn computes(&self, oid: u32, column: &str) -> bool {
+        self.computed.get(&oid).is_some_and(|columns| columns.contains(column))
     }
 
     /// The selected table a relation belongs to.

@@ -55,7 +55,7 @@ pub(crate) async fn must_be_whole(client: &Client, name: &str, tables: &[Arc<Tab
 
 const PUBLICATION: &str = "
 SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot,
-       ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid)
+       ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid), to_jsonb(p) ->> 'pubgencols'
 FROM pg_publication p WHERE pubname = $1";
 
 /// Since version 15 tables may be published in part, and schemas as a whole.
@@ -72,8 +72,8 @@ JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name";
 
 async fn of_publication(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<Option<Lack>> {
     let list = publication::published(client, tables).await?;
-    let quoted = quote::identifier(name);
-    let create = format!("CREATE PUBLICATION {quoted} FOR TABLE {list} WITH ({})", publication::OPTIONS);
+    let (quoted, options) = (quote::identifier(name), publication::options(client, tables).await?);
+    let create = format!("CREATE PUBLICATION {quoted} FOR TABLE {list} WITH ({options})");
     let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(error::from_server)? else {
         return Ok(Some(Lack { what: format!("there is no publication {name}"), statements: vec![create] }));
     };
@@ -81,9 +81,15 @@ async fn of_publication(client: &Client, name: &str, tables: &[Arc<Table>]) -> R
     if row.get(0) {
         return anew(format!("publication {name} is FOR ALL TABLES"));
     }
+    let set = || vec![format!("ALTER PUBLICATION {quoted} SET ({options})")];
     if !row.get::<_, bool>(1) || row.get(2) {
         let what = format!("publication {name} leaves out a kind of change, or has publish_via_partition_root set");
-        return Ok(Some(Lack { what, statements: vec![format!("ALTER PUBLICATION {quoted} SET ({})", publication::OPTIONS)] }));
+        return Ok(Some(Lack { what, statements: set() }));
+    }
+    if publication::must_tell_computed(client, tables).await? && row.get::<_, Option<&str>>(4) != Some("s") {
+        let what =
+            format!("publication {name} leaves out generated columns, so that the server refuses users' updates of rows without a key");
+        return Ok(Some(Lack { what, statements: set() }));
     }
     if let Some(what) = narrowed(client, name).await? {
         return anew(what);

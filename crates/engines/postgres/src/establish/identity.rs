@@ -33,12 +33,38 @@ indexes AS MATERIALIZED (
   GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident, x.relname, i.indisunique, i.indimmediate,
            i.indpred, i.indexprs, i.indisvalid)
 SELECT w.place, n.nspname::text, c.relname::text, c.relreplident::text, present.name::text, present.columns, c.relkind = 'p',
-       (SELECT array_agg(name::text || E'\\t' || array_to_string(columns, E'\\t') ORDER BY name) FROM indexes i WHERE i.indrelid = c.oid AND i.fits)
+       (SELECT array_agg(name::text || E'\\t' || array_to_string(columns, E'\\t') ORDER BY name) FROM indexes i WHERE i.indrelid = c.oid AND i.fits),
+       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
 FROM wanted w
 JOIN pg_class c ON c.oid = w.oid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN indexes present ON present.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN present.indisprimary WHEN 'i' THEN present.indisreplident END
 ORDER BY w.place, n.nspname, c.relname";
+
+/// Tables that are told by whole rows, and have a column that is computed when it is read: such rows cannot be told, and
+/// the server refuses users' updates of them once they are published.
+const CLOSED: &str = "
+SELECT string_agg(w.schema || '.' || w.name, ', ' ORDER BY w.schema, w.name)
+FROM unnest($1::text[], $2::text[]) w(schema, name)
+JOIN pg_namespace n ON n.nspname = w.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+WHERE EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)";
+
+/// Refuses what would make users' work fail, before anything is published.
+pub(super) async fn none_is_closed(client: &Client, tables: &[Arc<Table>]) -> Result<()> {
+    let without_key = || tables.iter().filter(|table| table.key.is_none());
+    let schemas: Vec<&str> = without_key().map(|table| table.name.schema.as_str()).collect();
+    let names: Vec<&str> = without_key().map(|table| table.name.name.as_str()).collect();
+    let closed: Option<String> = client.query_one(CLOSED, &[&schemas, &names]).await.map_err(error::from_server)?.get(0);
+    let Some(closed) = closed else { return Ok(()) };
+    Err(Error::new(
+        &codes::TASK_UNSUPPORTED,
+        "the server would refuse users' updates: a table without a key has a virtual generated column",
+    )
+    .at(closed)
+    .remedy("give it a primary key, or a unique index over columns that are NOT NULL; or leave it out (select.except)")
+    .effect("nothing was changed"))
+}
 
 /// Sees that every table's identity suffices, and changes those that do not. What they were is recorded before the
 /// first is changed; a table is locked for its own change alone.
@@ -102,7 +128,9 @@ fn alter(table: &TableName, wanted: &str) -> String {
 /// The identity this relation must be given; None: what it has suffices.
 fn needed(row: &Row, key: &[&str]) -> Option<String> {
     let (present, is_empty_root): (&str, bool) = (row.get(3), row.get(6));
-    if present == "f" || is_empty_root {
+    // a whole row with a virtual column cannot be told
+    let by_key_alone = row.get::<_, bool>(8) && !key.is_empty();
+    if present == "f" && !by_key_alone || is_empty_root {
         return None;
     }
     if key.is_empty() {

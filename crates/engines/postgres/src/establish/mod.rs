@@ -76,6 +76,7 @@ async fn recognize(task: &Task, session: &Session, name: &str, position: &Positi
 
 async fn found(task: &Task, session: &Session, name: &str, tables: &[Arc<Table>]) -> Result<Founded> {
     must_log_logically(session).await?;
+    identity::none_is_closed(session, tables).await?;
     changes::release(session, name, session.major()).await?;
     match task.writes {
         Writes::Marker => {

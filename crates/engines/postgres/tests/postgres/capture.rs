@@ -638,6 +638,57 @@ async fn replica_identity_is_made_fit_and_given_back() {
     }
 }
 
+/// From 18 on the server refuses an update of a published row that is told as a whole, if not all of it is told.
+#[tokio::test]
+async fn rows_without_a_key_may_have_computed_columns() {
+    for server in versions() {
+        let schema = "CREATE TABLE loose (a int, twice int GENERATED ALWAYS AS (a * 2) STORED, v text); \
+                      CREATE TABLE keyed (id int, twice int GENERATED ALWAYS AS (id * 2) STORED PRIMARY KEY, u int NOT NULL UNIQUE); \
+                      CREATE TABLE parted (a int, twice int GENERATED ALWAYS AS (a * 2) STORED) PARTITION BY RANGE (a); \
+                      CREATE TABLE part PARTITION OF parted DEFAULT";
+        let case = Case::begin(server, "computed", schema).await;
+        let mut reader = case.stream(&case.p0).await;
+        let told = case.told(&mut reader, "INSERT INTO loose VALUES (1, DEFAULT, 'x'); UPDATE loose SET a = 2; DELETE FROM loose").await;
+        assert_eq!(told, ["begin", "insert loose (1,x)", "update loose full(1,x) (2,x)", "delete loose full(2,x)", "commit"]);
+        let told = case.told(&mut reader, "INSERT INTO keyed (id, u) VALUES (1, 5); UPDATE keyed SET id = 2").await;
+        assert!(told.contains(&"insert keyed (1,5)".to_owned()) && told.last().unwrap() == "commit", "{told:?}");
+        let told = case.told(&mut reader, "INSERT INTO parted VALUES (1); UPDATE parted SET a = 3").await;
+        assert_eq!(told, ["begin", "insert parted (1)", "update parted full(1) (3)", "commit"]);
+        // a column that came since is left out as well, and one that is computed no more is told
+        let sql = "ALTER TABLE loose ADD COLUMN half int GENERATED ALWAYS AS (a / 2) STORED; INSERT INTO loose VALUES (4, DEFAULT, 'y')";
+        assert_eq!(case.told(&mut reader, sql).await, ["begin", "insert loose (4,y)", "commit"]);
+        let sql = "ALTER TABLE loose ALTER COLUMN twice DROP EXPRESSION; INSERT INTO loose VALUES (5, 7, 'z')";
+        assert_eq!(case.told(&mut reader, sql).await, ["begin", "insert loose (5,7,z)", "commit"]);
+        drop(reader);
+        case.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_virtual_column_without_a_key_is_refused_before_users_are() {
+    let Some(server) = servers::shared(18) else { return };
+    let schema = "CREATE TABLE whole (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2)); ALTER TABLE whole REPLICA IDENTITY FULL";
+    let mut case = Case::begin(server, "virtual_columns", schema).await;
+    let identity = "SELECT relreplident = 'f' FROM pg_class WHERE relname = 'whole'";
+    assert!(!case.sql.query_one(identity, &[]).await.unwrap().get::<_, bool>(0));
+    let mut reader = case.stream(&case.p0).await;
+    let told = case.told(&mut reader, "INSERT INTO whole VALUES (1); UPDATE whole SET id = 2").await;
+    assert_eq!(told, ["begin", "insert whole (1)", "update whole key(1) (2)", "commit"]);
+    drop(reader);
+    case.source.remove_traces().await.unwrap();
+    assert!(case.sql.query_one(identity, &[]).await.unwrap().get::<_, bool>(0), "given back");
+
+    case.sql.batch_execute("CREATE TABLE loose (a int, twice int GENERATED ALWAYS AS (a * 2))").await.unwrap();
+    case.tables = case.source.describe(&case.task).await.unwrap().tables.into_iter().map(Arc::new).collect();
+    let refused = case.source.establish(&case.tables, None).await.err().unwrap();
+    assert!(refused.is(&codes::TASK_UNSUPPORTED) && refused.to_string().contains("virtual generated column"), "{refused}");
+    case.sql.batch_execute("INSERT INTO loose VALUES (1); UPDATE loose SET a = 2").await.unwrap();
+    let needs = godwit_model::SourceNeeds { task: &case.task, tables: &case.tables, changes: true };
+    let findings = case.source.check(&needs).await.unwrap();
+    assert!(findings.iter().any(|finding| finding.check == "virtual"), "{findings:?}");
+    case.end().await;
+}
+
 #[tokio::test]
 async fn a_lock_of_a_user_is_not_queued_behind() {
     let Some(server) = servers::shared(18) else { return };
