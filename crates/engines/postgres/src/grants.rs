@@ -41,8 +41,8 @@ pub async fn source_grants(task: &Task, tables: &[TableName]) -> Result<Grants> 
     let follows = task.phases.changes;
     if follows && task.writes == Writes::Marker {
         required.push(format!("GRANT CREATE ON DATABASE {} TO {};", quote::identifier(&task.source.database), role.quoted));
-        let owners: BTreeSet<&str> = found.iter().map(|table| table.owner.as_str()).collect();
-        let others = owners.into_iter().filter(|owner| *owner != role.name);
+        let owners: BTreeSet<String> = owners(&session, &found).await?;
+        let others = owners.iter().filter(|owner| **owner != role.name);
         required.extend(
             others.map(|owner| format!("GRANT {} TO {}; -- tables are published by their owner", quote::identifier(owner), role.quoted)),
         );
@@ -80,9 +80,8 @@ pub async fn target_grants(task: &Task, tables: &[TableName]) -> Result<Grants> 
         required.push(format!("GRANT USAGE, CREATE ON SCHEMA {} TO {};", quote::identifier(row.get(0)), role.quoted));
     }
     let there = schema::read_named(&session, tables).await?;
-    let owners: BTreeSet<&str> = there.iter().map(|table| table.owner.as_str()).filter(|owner| *owner != role.name).collect();
-    let owner = |owner: &str| format!("GRANT {} TO {}; -- it owns tables that are there already", quote::identifier(owner), role.quoted);
-    required.extend(owners.into_iter().map(owner));
+    let owner = |owner: &String| format!("GRANT {} TO {}; -- it owns tables that are there already", quote::identifier(owner), role.quoted);
+    required.extend(owners(&session, &there).await?.iter().filter(|owner| **owner != role.name).map(owner));
     let mut optional = Vec::new();
     if session.major() >= SET_SINCE {
         optional.push(format!("GRANT SET ON PARAMETER session_replication_role TO {};", role.quoted));
@@ -103,6 +102,18 @@ pub fn grants_unasked(task: &Task) -> (Grants, Grants) {
     let source = grants(&task.source, if follows { "CONNECT, CREATE" } else { "CONNECT" });
     let target = grants(&task.target, "CONNECT, CREATE, TEMPORARY");
     (Grants { required: source, optional: Vec::new() }, Grants { required: target, optional: Vec::new() })
+}
+
+/// Who can be granted so that the tables are owned: what belongs to `pg_database_owner`, which takes no members, is owned by
+/// the members of the database's owner.
+async fn owners(client: &Client, tables: &[CatalogTable]) -> Result<BTreeSet<String>> {
+    const OF_THE_DATABASE: &str = "pg_database_owner";
+    let mut owners: BTreeSet<String> = tables.iter().map(|table| table.owner.clone()).collect();
+    if owners.remove(OF_THE_DATABASE) {
+        let sql = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = current_database()";
+        owners.insert(client.query_one(sql, &[]).await.map_err(error::from_server)?.get(0));
+    }
+    Ok(owners)
 }
 
 struct Role {

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::error;
 use crate::schema::{self, CatalogTable, Persistence, TableKind};
 
-/// Findings of one kind name this many tables, and the number of the rest.
+/// Warnings of one kind name this many tables, and the number of the rest.
 const MOST_NAMED: usize = 5;
 
 pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
@@ -32,6 +32,12 @@ pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &m
     Ok(())
 }
 
+/// What must be mended, or left out, is named to the last.
+fn every<'a>(tables: impl Iterator<Item = &'a CatalogTable>) -> Option<String> {
+    let names: Vec<String> = tables.map(|table| table.table.name.to_string()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn listed<'a>(tables: impl Iterator<Item = &'a CatalogTable>) -> Option<String> {
     let names: Vec<String> = tables.map(|table| table.table.name.to_string()).collect();
     let more = names.len().saturating_sub(MOST_NAMED);
@@ -47,7 +53,7 @@ async fn readable(client: &Client, tables: &[CatalogTable], findings: &mut Vec<F
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let sql = "SELECT oid FROM pg_class WHERE oid = ANY($1) AND NOT (has_table_privilege(oid, 'SELECT') AND has_schema_privilege(relnamespace, 'USAGE'))";
     let unreadable: Vec<u32> = client.query(sql, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
-    if let Some(names) = listed(tables.iter().filter(|table| unreadable.contains(&table.oid))) {
+    if let Some(names) = every(tables.iter().filter(|table| unreadable.contains(&table.oid))) {
         findings.push(Finding::blocker(
             "read_right",
             &codes::RIGHTS_MISSING,
@@ -64,7 +70,7 @@ async fn elsewhere(client: &Client, tables: &[CatalogTable], findings: &mut Vec<
     let sql = "SELECT DISTINCT w.oid FROM unnest($1::oid[]) w(oid) CROSS JOIN LATERAL pg_partition_tree(w.oid) t
         JOIN pg_class l ON l.oid = t.relid WHERE l.relkind = 'f'";
     let found: Vec<u32> = client.query(sql, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
-    if let Some(names) = listed(tables.iter().filter(|table| found.contains(&table.oid))) {
+    if let Some(names) = every(tables.iter().filter(|table| found.contains(&table.oid))) {
         findings.push(Finding::blocker(
             "foreign_partitions",
             &codes::TASK_UNSUPPORTED,
@@ -80,7 +86,7 @@ async fn row_security(client: &Client, tables: &[CatalogTable], findings: &mut V
     let oids: Vec<u32> = tables.iter().filter(|table| table.row_security).map(|table| table.oid).collect();
     let sql = "SELECT oid FROM unnest($1::oid[]) AS t(oid) WHERE row_security_active(oid)";
     let hidden: Vec<u32> = client.query(sql, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
-    if let Some(names) = listed(tables.iter().filter(|table| hidden.contains(&table.oid))) {
+    if let Some(names) = every(tables.iter().filter(|table| hidden.contains(&table.oid))) {
         findings.push(Finding::blocker(
             "row_security",
             &codes::RIGHTS_MISSING,
@@ -92,7 +98,7 @@ async fn row_security(client: &Client, tables: &[CatalogTable], findings: &mut V
 }
 
 fn unlogged(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
-    if let Some(names) = listed(tables.iter().filter(|table| table.persistence == Persistence::Unlogged)) {
+    if let Some(names) = every(tables.iter().filter(|table| table.persistence == Persistence::Unlogged)) {
         findings.push(Finding::blocker(
             "unlogged",
             &codes::TASK_UNSUPPORTED,
@@ -114,7 +120,7 @@ fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>
         ));
     }
     let computes = |table: &&CatalogTable| table.table.key.is_none() && table.columns.iter().any(|column| column.generated == Some('v'));
-    if let Some(names) = listed(followed().filter(computes)) {
+    if let Some(names) = every(followed().filter(computes)) {
         findings.push(Finding::blocker(
             "virtual",
             &codes::TASK_UNSUPPORTED,
@@ -132,7 +138,7 @@ fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>
             "ALTER TABLE ... REPLICA IDENTITY FULL on each new partition at once, or give the table a primary key",
         ));
     }
-    if let Some(names) = listed(followed().filter(|table| table.table.key.is_some() && table.replica_identity == 'n')) {
+    if let Some(names) = every(followed().filter(|table| table.table.key.is_some() && table.replica_identity == 'n')) {
         findings.push(Finding::blocker(
             "replica_identity",
             &codes::SETTING_UNSUITABLE,
@@ -153,7 +159,7 @@ async fn ownership(client: &Client, tables: &[CatalogTable], findings: &mut Vec<
     let owners: Vec<&str> = tables.iter().map(|table| table.owner.as_str()).collect();
     let sql = "SELECT o.name FROM unnest($1::text[]) AS o(name) WHERE NOT pg_has_role(current_user, o.name, 'USAGE')";
     let others: Vec<String> = client.query(sql, &[&owners]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
-    if let Some(names) = listed(tables.iter().filter(|table| others.contains(&table.owner))) {
+    if let Some(names) = every(tables.iter().filter(|table| others.contains(&table.owner))) {
         findings.push(Finding::blocker(
             "ownership",
             &codes::RIGHTS_MISSING,

@@ -236,9 +236,15 @@ fn is_type(id: &str) -> bool {
     id.starts_with("TYPE ") || id.starts_with("DOMAIN ")
 }
 
-/// What needs something that falls, falls.
+/// What needs something that falls, falls; and so does a table of which a partition falls, for it has rows there.
 fn cascade(description: &Description, fallen: &mut HashMap<String, String>) {
+    let partitions: Vec<(String, &str)> = description.items.iter().filter_map(partition).collect();
     loop {
+        for (root, partition) in &partitions {
+            if fallen.contains_key(*partition) && !fallen.contains_key(root) {
+                fallen.insert(root.clone(), format!("its {partition} is not made"));
+            }
+        }
         let falls = |item: &&SchemaItem| {
             let needs = description.leans_on.get(&item.id).into_iter().flatten().find(|id| fallen.contains_key(*id)).cloned();
             let table = item.table.as_ref().map(|table| format!("TABLE {table}")).filter(|id| *id != item.id && fallen.contains_key(id));
@@ -251,6 +257,12 @@ fn cascade(description: &Description, fallen: &mut HashMap<String, String>) {
         }
         fallen.extend(more);
     }
+}
+
+/// The step of a partition, behind that of the whole table.
+fn partition(item: &SchemaItem) -> Option<(String, &str)> {
+    let root = item.table.as_ref().filter(|_| item.id.starts_with("TABLE ")).map(|table| format!("TABLE {table}"))?;
+    (root != item.id).then_some((root, &item.id))
 }
 
 /// The role of `ALTER TABLE x OWNER TO role;`.
@@ -387,6 +399,24 @@ mod tests {
         let adapted = here().adapt(Description { items, leans_on, ..Description::default() });
         assert_eq!(ids(&adapted), HashSet::from(["FUNCTION s.g(integer)"]));
         assert_eq!(left(&adapted), ["FUNCTION s.f(integer)", "VIEW s.v", "TABLE s.t", "INDEX s.i"]);
+    }
+
+    #[test]
+    fn a_table_falls_with_one_of_its_partitions() {
+        let of_root = |id: &str, sql: &str| SchemaItem { table: Some(TableName::new("s", "root")), ..item(id, &[sql]) };
+        let items = vec![
+            item("ACCESS METHOD rows", &["CREATE ACCESS METHOD rows TYPE TABLE HANDLER heap_tableam_handler;"]),
+            of_root("TABLE s.root", "CREATE TABLE s.root (id int) PARTITION BY LIST (id);"),
+            of_root("TABLE s.leaf", "CREATE TABLE s.leaf (id int);"),
+            of_root("TABLE s.other", "CREATE TABLE s.other (id int);"),
+            of_root("TABLE ATTACH s.leaf", "ALTER TABLE ONLY s.root ATTACH PARTITION s.leaf DEFAULT;"),
+            item("VIEW s.v", &["CREATE VIEW s.v AS SELECT id FROM s.root;"]),
+        ];
+        let needs = |id: &str, on: &str| (id.to_owned(), vec![on.to_owned()]);
+        let leans_on = HashMap::from([needs("TABLE s.leaf", "ACCESS METHOD rows"), needs("VIEW s.v", "TABLE s.root")]);
+        let adapted = here().adapt(Description { items, leans_on, ..Description::default() });
+        assert_eq!(ids(&adapted), HashSet::new());
+        assert_eq!(adapted.not_carried.len(), 6);
     }
 
     #[test]

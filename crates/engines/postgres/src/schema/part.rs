@@ -178,12 +178,13 @@ impl Part {
         known.extend(made.map(|(entry, id)| (self.graph.whole(entry.object), id.as_str())));
         let numbered: HashMap<u32, &str> =
             kept.iter().zip(&ids).filter_map(|(entry, id)| entry.number.map(|number| (number, id.as_str()))).collect();
-        let objects = kept.iter().zip(&ids).map(|(entry, id)| (self.graph.whole(entry.object), id.clone(), &entry.leans_on[..]));
-        let tables = own.iter().map(|(oid, id)| ((RELATION, *oid), id.clone(), &[][..]));
-        let below = |(object, id, numbers): (Object, String, &[u32])| {
+        let objects = kept.iter().zip(&ids).map(|(entry, id)| (self.graph.whole(entry.object), id.clone(), Some(entry)));
+        let tables = own.iter().map(|(oid, id)| ((RELATION, *oid), id.clone(), None));
+        let below = |(object, id, entry): (Object, String, Option<&DumpEntry>)| {
+            let numbers = entry.map_or(&[][..], |entry| &entry.leans_on);
             let spoken_of = numbers.iter().filter_map(|number| numbered.get(number).copied());
-            let mut below: Vec<String> =
-                self.graph.nearest(object, &known).into_iter().chain(spoken_of).filter(|below| *below != id).map(str::to_owned).collect();
+            let nearest = self.graph.nearest(object, &known).into_iter().chain(spoken_of).map(str::to_owned);
+            let mut below: Vec<String> = nearest.chain(entry.and_then(attached)).filter(|below| *below != id).collect();
             below.sort_unstable();
             below.dedup();
             (id, below)
@@ -196,6 +197,12 @@ impl Part {
         let rows = client.query(sql, &[]).await.map_err(error::from_server)?;
         Ok(rows.iter().filter(|row| self.lost.of((FUNCTION, row.get(0))).is_some()).map(|row| row.get(1)).collect())
     }
+}
+
+/// What an entry that makes no object of its own puts in its place.
+fn attached(entry: &DumpEntry) -> Option<String> {
+    let kind = entry.kind.strip_suffix(" ATTACH")?;
+    Some(format!("{kind} {}.{}", entry.schema, entry.name))
 }
 
 fn is_mapped(table: &CatalogTable, mapping: &TableMapping) -> bool {
