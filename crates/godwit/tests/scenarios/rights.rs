@@ -1,6 +1,8 @@
 //! What `check --grants` prints is all that a fresh role needs, word for word, in every tier of rights.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::pair::Pair;
 use crate::postgres::Tier;
@@ -61,6 +63,68 @@ fn the_printed_statements_suffice_for_a_read_only_source() {
 fn the_printed_statements_suffice_on_the_oldest_version() {
     suffices(14, 15, Tier::Managed, Run::Everything);
     suffices(14, 15, Tier::ReadOnly, Run::Required);
+}
+
+/// A role that cannot keep the target's triggers still makes them when nobody writes any more, and not before.
+#[test]
+fn a_finish_that_meets_writers_leaves_triggers_unmade() {
+    let Some(pair) = Pair::postgres_of_tier(15, 18, Tier::Managed) else { return };
+    pair.source.run(&[
+        "CREATE TABLE item (id serial PRIMARY KEY, v text)",
+        "CREATE TABLE audit (id serial PRIMARY KEY, item int)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.audit (item) VALUES (NEW.id); RETURN NEW; END'",
+        "CREATE TRIGGER note AFTER INSERT ON item FOR EACH ROW EXECUTE FUNCTION note()",
+    ]);
+    let run = pair.running();
+    let (source, stop) = (pair.source.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let writer = std::thread::spawn(move || {
+        while !stopped.load(Ordering::SeqCst) {
+            source.run(&["INSERT INTO item (v) VALUES ('more')"]);
+        }
+    });
+    let met = pair.godwit(&["finish", "--yes"]);
+    assert_eq!(met.code().as_deref(), Some("GW6010"), "{}", met.said());
+    stop.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    pair.await_same("SELECT count(*) FROM audit");
+    assert_eq!(pair.target.number("SELECT count(*) FROM pg_trigger WHERE tgname = 'note'"), 0);
+    run.kill();
+    pair.finish();
+    pair.assert_same("SELECT id, item FROM audit");
+    assert_eq!(pair.target.number("SELECT count(*) FROM pg_trigger WHERE tgname = 'note'"), 1);
+}
+
+/// Policies that hold for a table's owner too come behind the last look at its rows.
+#[test]
+fn policies_that_hold_for_the_owner_hide_nothing_from_the_finish() {
+    let Some(pair) = Pair::postgres_of_tier(18, 18, Tier::Managed) else { return };
+    pair.source.run(&[
+        "CREATE TABLE secret (id int PRIMARY KEY, whose text)",
+        "INSERT INTO secret VALUES (1, 'mine'), (2, 'yours')",
+        "CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM secret",
+        "ALTER TABLE secret ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE secret FORCE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON secret USING (whose = current_user)",
+    ]);
+    pair.running().kill();
+    pair.finish();
+    let forced = "SELECT relforcerowsecurity::int + relrowsecurity::int FROM pg_class WHERE relname = 'secret'";
+    assert_eq!((pair.target.number(forced), pair.target.number("SELECT count FROM counted")), (2, 2));
+}
+
+/// What belongs to the database's owner by its office, not by its name.
+#[test]
+fn tables_of_the_office_of_the_databases_owner_are_moved() {
+    let Some(pair) = Pair::postgres_of_tier(18, 18, Tier::Managed) else { return };
+    pair.source.run(&[
+        "CREATE TABLE held (id int PRIMARY KEY)",
+        "INSERT INTO held VALUES (1)",
+        "ALTER TABLE held OWNER TO pg_database_owner",
+    ]);
+    pair.running().kill();
+    pair.finish();
+    pair.assert_same("SELECT id FROM held");
 }
 
 /// The sections of what is printed, for the source and the target.

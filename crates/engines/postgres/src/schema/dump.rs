@@ -60,6 +60,9 @@ pub(crate) async fn try_steps(
     dumped.items = items;
     versions(client, &mut dumped.items).await?;
     dumped.items.extend(refreshes(client, &part).await?);
+    // behind everything that reads rows
+    let forced: Vec<SchemaItem> = dumped.items.iter_mut().filter_map(forced_at_the_end).collect();
+    dumped.items.extend(forced);
     dumped.not_carried.extend(left);
     dumped.not_carried.extend(publications(client).await?);
     dumped.lost_functions = part.lost_functions(client).await?;
@@ -429,6 +432,18 @@ fn by_default_until_finish(item: &mut SchemaItem) -> Option<SchemaItem> {
     Some(SchemaItem { id, stage: Stage::AtFinish, table: None, sql: vec![format!("{alter} SET GENERATED ALWAYS")] })
 }
 
+/// Policies that hold for the owner too would hold for us. Gives the step that makes them so.
+fn forced_at_the_end(item: &mut SchemaItem) -> Option<SchemaItem> {
+    const FORCE: &str = " FORCE ROW LEVEL SECURITY;";
+    let name = item.id.strip_prefix("TABLE ")?.to_owned();
+    let sql = item.sql.iter_mut().find(|sql| sql.contains(FORCE))?;
+    let (before, after) = sql.split_once(FORCE)?;
+    let (kept, alter) = before.rsplit_once('\n').filter(|(_, line)| line.starts_with("ALTER TABLE "))?;
+    let forced = format!("{alter}{FORCE}");
+    *sql = format!("{kept}{after}");
+    Some(SchemaItem { id: format!("FORCE ROW SECURITY {name}"), stage: Stage::AtFinish, table: item.table.clone(), sql: vec![forced] })
+}
+
 /// `pg_dump` leaves an extension's version open.
 async fn versions(client: &Client, items: &mut [SchemaItem]) -> Result<()> {
     let rows = client.query("SELECT extname::text, extversion FROM pg_extension", &[]).await.map_err(error::from_server)?;
@@ -484,6 +499,16 @@ mod tests {
         }
         assert!(refused("pg_dump: error: query failed: ERROR:  permission denied for table t").is(&codes::RIGHTS_MISSING));
         assert!(!refused("pg_dump: error: connection to server failed: FATAL:  password authentication failed").is_transient());
+    }
+
+    #[test]
+    fn policies_are_forced_on_the_owner_at_the_end() {
+        let sql = "CREATE TABLE public.t (\n    id integer\n);\n\nALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;";
+        let mut made = SchemaItem { id: "TABLE public.t".into(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.into()] };
+        let forced = forced_at_the_end(&mut made).unwrap();
+        assert_eq!(forced.sql, ["ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;"]);
+        assert_eq!(made.sql, ["CREATE TABLE public.t (\n    id integer\n);\n"]);
+        assert_eq!(forced_at_the_end(&mut made), None);
     }
 
     #[test]
