@@ -21,6 +21,7 @@ pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &m
     }
     readable(client, &tables, findings).await?;
     elsewhere(client, &tables, findings).await?;
+    computed_below(client, &tables, findings).await?;
     row_security(client, &tables, findings).await?;
     if needs.changes {
         unlogged(&tables, findings);
@@ -76,6 +77,23 @@ async fn elsewhere(client: &Client, tables: &[CatalogTable], findings: &mut Vec<
             &codes::TASK_UNSUPPORTED,
             format!("{names}: a partition is a foreign table, whose rows live on another server"),
             "leave the table out (select.except), or ALTER TABLE ... DETACH PARTITION first",
+        ));
+    }
+    Ok(())
+}
+
+/// What servers before 16 took.
+async fn computed_below(client: &Client, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
+    let oids: Vec<u32> = tables.iter().filter(|table| table.inherits).map(|table| table.oid).collect();
+    let sql = "SELECT DISTINCT i.inhrelid FROM pg_inherits i JOIN pg_attribute c ON c.attrelid = i.inhrelid
+        JOIN pg_attribute p ON p.attrelid = i.inhparent AND p.attname = c.attname
+        WHERE i.inhrelid = ANY($1) AND c.attgenerated <> '' AND p.attgenerated = '' AND NOT c.attisdropped";
+    let found: Vec<u32> = client.query(sql, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
+    if let Some(names) = every(tables.iter().filter(|table| found.contains(&table.oid))) {
+        findings.push(Finding::warning(
+            "generated",
+            format!("{names}: a generated column inherits from an ordinary one, which servers since 16 refuse"),
+            "if the target is such a server, leave the table out (select.except), or ALTER TABLE ... NO INHERIT first",
         ));
     }
     Ok(())

@@ -187,6 +187,11 @@ async fn partitions_elsewhere_and_keys_that_prove_nothing_are_seen() {
             let schema = "CREATE TABLE begun (id int UNIQUE); INSERT INTO begun VALUES (NULL); ALTER TABLE begun ADD CONSTRAINT n NOT NULL id NOT VALID";
             case.admin.batch_execute(schema).await.unwrap();
             unproven = "public.begun, public.loophole";
+        } else {
+            let schema =
+                "CREATE TABLE plain (a int, b int); CREATE TABLE below (a int, b int GENERATED ALWAYS AS (a * 2) STORED) INHERITS (plain)";
+            case.admin.batch_execute(schema).await.unwrap();
+            assert!(Case::found(&case.check().await, "generated", Severity::Warning).contains("public.below"));
         }
         let findings = case.check().await;
         assert!(Case::found(&findings, "unlogged", Severity::Blocker).contains("public.quick"));
