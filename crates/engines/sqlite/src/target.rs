@@ -1,5 +1,6 @@
 //! SQLite as a target. Nothing is created before `install`: a file that is not there yet has no rows, no lease.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -103,7 +104,16 @@ impl Target for SqliteTarget {
 
     async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>> {
         let tables = tables.to_vec();
-        self.read(move |connection| tables.iter().filter_map(|name| present(connection, name, &tables).transpose()).collect()).await
+        self.read(move |connection| {
+            let referring = referring(connection)?;
+            let asked: HashSet<String> = tables.iter().map(|table| table.name.to_ascii_lowercase()).collect();
+            let outside = |name: &TableName| -> Vec<TableName> {
+                let all = referring.get(&name.name.to_ascii_lowercase()).into_iter().flatten();
+                all.filter(|table| !asked.contains(&table.to_ascii_lowercase())).map(|table| TableName::new(MAIN, table)).collect()
+            };
+            tables.iter().filter_map(|name| present(connection, name, outside(name)).transpose()).collect()
+        })
+        .await
     }
 
     /// Everything this engine describes it can make.
@@ -232,19 +242,26 @@ fn under_lease(connection: &mut Connection, lease: &Lease, entries: &[Entry], ac
     transaction.commit().told()
 }
 
-fn present(connection: &Connection, name: &TableName, asked: &[TableName]) -> Result<Option<Present>> {
+fn present(connection: &Connection, name: &TableName, referenced_by: Vec<TableName>) -> Result<Option<Present>> {
     if name.schema != MAIN {
         return Ok(None);
     }
     let Some(shape) = schema::find(connection, &name.name)? else { return Ok(None) };
     let has_rows = connection.prepare(&format!("SELECT 1 FROM {} LIMIT 1", shape.quoted())).told()?.exists([]).told()?;
-    let sql = "SELECT DISTINCT l.name FROM pragma_table_list l, pragma_foreign_key_list(l.name) f
-               WHERE l.schema = 'main' AND l.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE ORDER BY 1";
-    let mut statement = connection.prepare(sql).told()?;
-    let all = statement.query_map([&name.name], |row| row.get::<_, String>(0)).told()?.collect::<rusqlite::Result<Vec<_>>>().told()?;
-    let outside = |table: &TableName| !asked.iter().any(|asked| asked.name.eq_ignore_ascii_case(&table.name));
-    let referenced_by = all.into_iter().map(|table| TableName::new(MAIN, table)).filter(outside).collect();
     Ok(Some(Present { table: shape.table(schema::estimated_rows(connection, &shape)?), has_rows, referenced_by }))
+}
+
+/// Tables by the one they refer to, whose name's case means nothing.
+fn referring(connection: &Connection) -> Result<HashMap<String, Vec<String>>> {
+    let sql = "SELECT DISTINCT lower(f.\"table\"), l.name FROM pragma_table_list l, pragma_foreign_key_list(l.name) f
+               WHERE l.schema = 'main' AND l.type = 'table' ORDER BY 2";
+    let mut statement = connection.prepare(sql).told()?;
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    let mut rows = statement.query([]).told()?;
+    while let Some(row) = rows.next().told()? {
+        found.entry(row.get(0).told()?).or_default().push(row.get(1).told()?);
+    }
+    Ok(found)
 }
 
 fn empty(connection: &Connection, tables: &[TableName], drop: bool) -> Result<()> {

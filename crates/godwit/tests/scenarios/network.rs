@@ -144,6 +144,7 @@ fn a_server_that_thinks_for_long_is_not_given_up() {
     assert_waits(&mut run);
     assert_eq!(pair.target.number("SELECT COUNT(*) FROM item"), 0);
     drop(lock);
+    networks.source.delay(Duration::ZERO);
     run.wait_consistent();
     let lock = locked(&pair.target);
     pair.source.run(&["INSERT INTO item VALUES (1001, 'behind a lock')"]);
