@@ -207,13 +207,24 @@ pub(crate) fn start_entry(start: &Start) -> Entry {
 }
 
 pub(crate) fn tables_entry(tables: &[impl AsRef<Table>]) -> Entry {
-    let tables: Vec<Json> = tables.iter().map(|table| table_to_json(table.as_ref())).collect();
-    entry("tables", json!({"v": VERSION, "tables": tables}))
+    list_entry("tables", tables.iter().map(|table| table_to_json(table.as_ref())))
 }
 
 pub(crate) fn steps_entry(items: &[&SchemaItem]) -> Entry {
-    let steps: Vec<Json> = items.iter().map(|item| step_to_json(item)).collect();
-    entry("steps", json!({"v": VERSION, "steps": steps}))
+    list_entry("steps", items.iter().map(|item| step_to_json(item)))
+}
+
+/// Of thousands, written one by one: as one tree they would take several times their text.
+fn list_entry(key: &str, list: impl Iterator<Item = Json>) -> Entry {
+    let mut text = format!("{{\"v\":{VERSION},\"{key}\":[");
+    for (place, one) in list.enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        text.push_str(&one.to_string());
+    }
+    text.push_str("]}");
+    Entry { key: key.to_owned(), value: Bytes::from(text) }
 }
 
 /// `with_rows`: rows were there that are not the source's, and stay.

@@ -79,16 +79,18 @@ impl Setup<'_> {
         if let Some(tables) = facts.tables()? {
             return routes(self.task, tables);
         }
-        let description = match described {
+        let mut description = match described {
             Some(description) => description,
             None => describe(self.task, self.source, self.target).await?,
         };
-        let routes = routes(self.task, description.tables)?;
+        let routes = routes(self.task, std::mem::take(&mut description.tables))?;
         self.existing(facts, &routes).await?;
         let keys = if self.task.phases.load { &[][..] } else { &[Stage::Key][..] };
         for stage in [Stage::BeforeLoad].iter().chain(keys) {
             self.perform(facts, &self.open(facts, &description.items, *stage)?, AtOnce::Many).await?;
         }
+        // done, and the larger part of the text
+        description.items.retain(|item| item.stage != Stage::BeforeLoad);
         let waiting: Vec<&SchemaItem> =
             description.items.iter().filter(|item| matches!(item.stage, Stage::Key | Stage::Index | Stage::AfterLoad)).collect();
         self.bring(facts, &routes).await?;

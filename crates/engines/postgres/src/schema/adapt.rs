@@ -78,6 +78,8 @@ impl Here {
         }
         description.items.retain(|item| !fallen.contains_key(&item.id));
         description.not_carried.extend(left);
+        // of thousands of objects it is large, and was for this alone
+        description.leans_on = HashMap::new();
         description
     }
 
