@@ -21,6 +21,29 @@ fn from_17_to_18() {
     end_to_end(17, 18);
 }
 
+/// Such a key excludes and does not make unique: nothing can be written over the row that has it.
+#[test]
+fn a_key_without_overlaps_is_followed_row_by_row() {
+    let Some(pair) = Pair::postgres_on_shared(18, 18) else { return };
+    pair.source.run(&[
+        "CREATE TABLE stay (room int4range, days daterange, guest text, PRIMARY KEY (room, days WITHOUT OVERLAPS))",
+        "INSERT INTO stay SELECT int4range(g, g + 1), '[2024-01-01, 2024-02-01)', 'guest ' || g FROM generate_series(1, 50) g",
+    ]);
+    let run = pair.running();
+    pair.source.run(&[
+        "UPDATE stay SET guest = 'another' WHERE room @> 7",
+        "UPDATE stay SET days = '[2024-03-01, 2024-04-01)' WHERE room @> 8",
+        "DELETE FROM stay WHERE room @> 9",
+        "INSERT INTO stay VALUES ('[1, 2)', '[2024-02-01, 2024-03-01)', 'late')",
+    ]);
+    pair.await_same("SELECT room, days, guest FROM stay");
+    run.kill();
+    pair.godwit(&["run", "--resync", "--until", "consistent"]).with(0);
+    pair.assert_same("SELECT room, days, guest FROM stay");
+    pair.finish();
+    assert_eq!(pair.target.number("SELECT count(*) FROM pg_constraint WHERE conname = 'stay_pkey'"), 1);
+}
+
 fn end_to_end(first: u16, second: u16) {
     let Some(pair) = Pair::postgres_on_shared(first, second) else { return };
     let bank = Bank { accounts: 60, writers: 2, seed: fastrand::u64(..) };

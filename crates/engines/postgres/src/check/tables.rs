@@ -6,7 +6,7 @@ use godwit_model::{Finding, Result, SourceNeeds, TableName, Writes, codes};
 use tokio_postgres::Client;
 
 use crate::error;
-use crate::schema::{self, CatalogTable, Persistence, TableKind};
+use crate::schema::{self, CatalogColumn, CatalogTable, Persistence, TableKind};
 
 /// Warnings of one kind name this many tables, and the number of the rest.
 const MOST_NAMED: usize = 5;
@@ -23,6 +23,7 @@ pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &m
     elsewhere(client, &tables, findings).await?;
     computed_below(client, &tables, findings).await?;
     row_security(client, &tables, findings).await?;
+    named(&tables, findings);
     if needs.changes {
         unlogged(&tables, findings);
         identity(&tables, needs.task.writes, findings);
@@ -63,6 +64,21 @@ async fn readable(client: &Client, tables: &[CatalogTable], findings: &mut Vec<F
         ));
     }
     Ok(())
+}
+
+/// Values that are the names of objects or roles are read by a server that has these.
+fn named(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
+    let is_named = |name: &str| name.starts_with("reg") || name == "aclitem";
+    let column = |column: &CatalogColumn| column.base_schema == "pg_catalog" && is_named(column.base_name.trim_start_matches('_'));
+    if let Some(names) = listed(tables.iter().filter(|table| table.columns.iter().any(column))) {
+        findings.push(Finding::warning(
+            "named_values",
+            format!(
+                "{names}: values of the types reg* and aclitem name roles and objects, and the target refuses those that it does not have"
+            ),
+            "create these roles and objects at the target first, or leave the table out (select.except)",
+        ));
+    }
 }
 
 /// Rows of a partition that is a foreign table are another server's.

@@ -117,12 +117,13 @@ LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum";
 
+/// Not those of `WITHOUT OVERLAPS`: they exclude, and no upsert finds its row by one.
 const UNIQUE_INDEXES: &str = "
 SELECT i.indrelid, i.indexrelid, ic.relname::text, i.indisprimary, i.indisreplident, i.indimmediate, i.indisvalid AND i.indisready,
        i.indpred IS NULL, i.indexprs IS NULL, i.indkey::text, i.indnkeyatts::int4,
        (SELECT k.conname::text FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u') LIMIT 1)
 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid
-WHERE i.indisunique AND i.indrelid = ANY($1)
+WHERE i.indisunique AND NOT i.indisexclusion AND i.indrelid = ANY($1)
 ORDER BY ic.relname";
 
 /// The user's tables that the selection covers, sorted by name; foreign ones too, for the caller to list.

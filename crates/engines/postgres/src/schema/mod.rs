@@ -26,7 +26,7 @@ mod types;
 
 pub(crate) use adapt::Here;
 pub(crate) use altered::altered;
-pub(crate) use catalog::{CatalogTable, Persistence, TableKind, read_named};
+pub(crate) use catalog::{CatalogColumn, CatalogTable, Persistence, TableKind, read_named};
 pub(crate) use describe::describe;
 pub(crate) use look::{of_names as appearances, type_name};
 pub(crate) use script::staged;

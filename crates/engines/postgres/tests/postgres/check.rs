@@ -180,7 +180,7 @@ async fn partitions_elsewhere_and_keys_that_prove_nothing_are_seen() {
              CREATE FOREIGN DATA WRAPPER far_away; CREATE SERVER far FOREIGN DATA WRAPPER far_away; \
              CREATE TABLE torn (id int) PARTITION BY LIST (id); CREATE FOREIGN TABLE torn_1 PARTITION OF torn FOR VALUES IN (1) SERVER far; \
              CREATE DOMAIN always AS int NOT NULL; CREATE TABLE loophole (id always UNIQUE); \
-             INSERT INTO loophole VALUES ((SELECT id FROM loophole))";
+             INSERT INTO loophole VALUES ((SELECT id FROM loophole)); CREATE TABLE rights (id int PRIMARY KEY, may aclitem[])";
         let case = Case::new(server, "proven", schema).await;
         let mut unproven = "public.loophole";
         if server.major() >= 18 {
@@ -196,6 +196,7 @@ async fn partitions_elsewhere_and_keys_that_prove_nothing_are_seen() {
         let findings = case.check().await;
         assert!(Case::found(&findings, "unlogged", Severity::Blocker).contains("public.quick"));
         assert!(Case::found(&findings, "foreign_partitions", Severity::Blocker).contains("public.torn"));
+        assert!(Case::found(&findings, "named_values", Severity::Warning).contains("public.rights"));
         assert!(Case::found(&findings, "key", Severity::Warning).contains(unproven));
     }
 }
