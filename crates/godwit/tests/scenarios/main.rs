@@ -19,6 +19,7 @@ mod clock;
 mod differences;
 mod existing;
 mod failover;
+mod foreign_databases;
 // release builds have none
 #[cfg(debug_assertions)]
 mod failpoints;

@@ -52,6 +52,16 @@ pub fn tool(major: u16, program: &str) -> Option<PathBuf> {
     if path.exists() { Some(path) } else { missing(&format!("{program} {major}"), &path) }
 }
 
+/// What others wrote, unpacked by `scripts/supply --long`. `None` where a person's run may skip it.
+///
+/// # Panics
+/// If it is missing and nothing allows to skip it.
+#[must_use]
+pub fn foreign(name: &str) -> Option<PathBuf> {
+    let path = folder().join("foreign").join(name);
+    if path.exists() { Some(path) } else { missing(name, &path) }
+}
+
 /// The same rule as in `scripts/supply`.
 pub(super) fn folder() -> PathBuf {
     if let Some(folder) = env::var_os("GODWIT_TEST_CACHE").filter(|value| !value.is_empty()) {

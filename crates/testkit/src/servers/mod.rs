@@ -19,7 +19,7 @@ mod tests;
 mod user;
 mod watcher;
 
-pub use cache::tool;
+pub use cache::{foreign, tool};
 pub use pooler::Pooler;
 pub use postgres::Postgres;
 pub use postgres_options::PostgresOptions;
