@@ -2,6 +2,7 @@
 //! the log goes.
 
 use godwit_model::{Error, Marker, Micros, Result, TaskName};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::changes::Wanted;
@@ -31,7 +32,7 @@ pub(crate) async fn place(client: &Client, marker: &Marker) -> Result<Wanted> {
     let row = client.query_one(LOG_END, &[]).await.map_err(error::from_server)?;
     let (end, sizes) = (row.get::<_, Option<&str>>(0).and_then(Lsn::parse), (to_unsigned(row.get(1)), to_unsigned(row.get(2))));
     let end = end.ok_or_else(|| Error::internal("the server did not say where its log ends"))?;
-    Ok(Wanted { place: before_header(end, sizes.0, sizes.1), marker: marker.clone(), time: Micros(row.get(3)) })
+    Ok(Wanted { place: before_header(end, sizes.0, sizes.1), marker: marker.clone(), time: Micros(row.get(3)), since: Instant::now() })
 }
 
 fn to_unsigned(number: i64) -> u64 {

@@ -121,7 +121,9 @@ async fn an_awaited_marker_comes_between_the_transactions_before_and_behind_its_
     let awaited = Arc::new(Awaited::default());
     let mut assembler = awaiting(1, awaited.clone());
     let expect = |place: u64, name: &str| {
-        awaited.expect(super::super::Wanted { place: Lsn(place), marker: Marker(name.to_owned()), time: Micros(0) }).unwrap();
+        awaited
+            .expect(super::super::Wanted { place: Lsn(place), marker: Marker(name.to_owned()), time: Micros(0), since: Instant::now() })
+            .unwrap();
     };
     let insert = Bytes::from_static(INSERT);
     expect(20, "b");

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use godwit_model::{Error, Marker, Micros, Result, codes};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::position::Lsn;
 
@@ -21,6 +22,7 @@ pub(crate) struct Wanted {
     pub(crate) marker: Marker,
     /// The server's clock then.
     pub(crate) time: Micros,
+    pub(crate) since: Instant,
 }
 
 /// One source's; streams come and go.
@@ -47,6 +49,11 @@ impl Awaited {
         let mut reached: Vec<Wanted> = self.lock().extract_if(.., |wanted| wanted.place <= place).collect();
         reached.sort_by_key(|wanted| wanted.place);
         reached
+    }
+
+    /// When the oldest of them was asked for.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.lock().iter().map(|wanted| wanted.since).min()
     }
 
     /// Returns when one more is wanted since the last time, perhaps at once. Safe to drop.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::assemble::{Assembler, Step};
 use super::awaited::Awaited;
+use super::hurry::Hurry;
 use super::relations::Relations;
 use super::sight::{Sight, Subject};
 use super::slot;
@@ -33,6 +34,7 @@ pub(crate) struct ChangeFeed {
     packet: Option<Received>,
     assembler: Assembler,
     awaited: Arc<Awaited>,
+    hurry: Hurry,
     sight: Sight,
 }
 
@@ -60,7 +62,8 @@ impl ChangeFeed {
         let pump = Pump::start(replication, &command, place.lsn, limits).await?;
         let assembler = Assembler::new(place.lsn, identity.log, relations, &task.name, awaited.clone());
         let (endpoint, tables) = (task.source.clone(), tables.to_vec());
-        Ok(ChangeFeed { endpoint, tables, pump, packet: None, assembler, awaited: awaited.clone(), sight: Sight::watch(subject, session) })
+        let (awaited, hurry) = (awaited.clone(), Hurry::new(endpoint.clone(), name));
+        Ok(ChangeFeed { endpoint, tables, pump, packet: None, assembler, awaited, hurry, sight: Sight::watch(subject, session) })
     }
 
     /// Uses up the packet, up to the first item that can be given out.
@@ -124,6 +127,7 @@ impl ChangeStream for ChangeFeed {
                 tokio::select! {
                     packet = self.pump.next() => self.packet = Some(packet?),
                     () = self.awaited.news() => continue,
+                    () = self.hurry.due(&self.awaited) => self.hurry.begin(),
                     error = self.sight.lost() => return Err(error),
                 }
             }

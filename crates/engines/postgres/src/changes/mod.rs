@@ -2,11 +2,13 @@
 //!
 //! `slot` sees that the log is still kept from the wanted position on, by the server it was, and that the slot is free;
 //! `relations` knows which table a relation of the stream belongs to; `sight` sees that every table is still in the log;
-//! `assemble` turns messages into items, purely; `awaited` keeps markers that are in no log; `feed` drives them all.
+//! `assemble` turns messages into items, purely; `awaited` keeps markers that are in no log; `hurry` has an idle server
+//! flush what lies before them; `feed` drives them all.
 
 mod assemble;
 mod awaited;
 mod feed;
+mod hurry;
 mod layouts;
 mod relations;
 mod sight;

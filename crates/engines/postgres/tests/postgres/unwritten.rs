@@ -140,12 +140,12 @@ async fn case_number(server: &Postgres, database: &str, sql: &str) -> i64 {
 #[tokio::test]
 async fn a_marker_at_the_boundary_of_a_page_or_file_is_reached_on_an_idle_server() {
     for major in [15, 18] {
-        let Some(server) = Postgres::start(major, &PostgresOptions::default()) else { return };
+        // without another slot nothing can be done to make the server flush
+        let options = PostgresOptions::default().with_setting("max_replication_slots", "1");
+        let Some(server) = Postgres::start(major, &options) else { return };
         let (case, mut reader) = Case::begin(&server, "boundary").await;
         // it writes a record of its own every 15 s, behind which every place is passed
-        let writer = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'background writer'";
-        let writer: String = case.admin.query_one(writer, &[]).await.unwrap().get(0);
-        assert!(std::process::Command::new("kill").args(["-STOP", &writer]).status().unwrap().success());
+        stop_background_writer(&case.admin).await;
         for round in 0..3 {
             case.run("SELECT pg_switch_wal()").await;
             case.mark(&format!("file {round}")).await;
@@ -155,6 +155,37 @@ async fn a_marker_at_the_boundary_of_a_page_or_file_is_reached_on_an_idle_server
             fill_page(&case.admin).await;
             case.mark(&format!("page {round}")).await;
             assert!(reader.until_marker(&format!("page {round}")).await.is_empty());
+        }
+        case.end(reader).await;
+    }
+}
+
+async fn stop_background_writer(admin: &Client) {
+    let writer = "SELECT pid::text FROM pg_stat_activity WHERE backend_type = 'background writer'";
+    let writer: String = admin.query_one(writer, &[]).await.unwrap().get(0);
+    assert!(std::process::Command::new("kill").args(["-STOP", &writer]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_marker_does_not_wait_for_a_server_that_flushes_nothing() {
+    for major in [14, 15, 18] {
+        // asleep when it is stopped
+        let options = PostgresOptions::default().with_setting("bgwriter_delay", "10s").with_setting("autovacuum", "off");
+        let Some(server) = Postgres::start(major, &options) else { return };
+        let (case, mut reader) = Case::begin(&server, "unflushed").await;
+        stop_background_writer(&case.admin).await;
+        let open = client(&server.url("unflushed")).await;
+        open.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+        case.mark("open").await;
+        // nobody else would ever flush what is open
+        assert!(reader.until_marker("open").await.is_empty());
+        open.batch_execute("COMMIT").await.unwrap();
+        case.mark("done").await;
+        assert_eq!(reader.until_marker("done").await, ["begin", "insert t (1)", "commit"]);
+        let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '%hurry%'";
+        // the session of the helper ends by itself
+        while case_number(&server, "unflushed", slots).await > 0 {
+            tokio::task::yield_now().await;
         }
         case.end(reader).await;
     }
