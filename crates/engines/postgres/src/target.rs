@@ -70,7 +70,8 @@ impl Target for PostgresTarget {
         }
         let session = self.sessions.take().await?;
         self.learn(&session).await?;
-        let here = schema::Here::ask(&session).await?;
+        let mut here = schema::Here::ask(&session).await?;
+        here.ask_for_labels(&session, &description).await?;
         session.give_back();
         Ok(here.adapt(description))
     }

@@ -1,10 +1,11 @@
 //! Steps as this target can perform them: what names a role that is not here, what only a superuser may make, what the
 //! server does not offer is taken out and listed, together with what needs it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use godwit_model::{Description, NotCarried, Result, SchemaItem};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error;
 
@@ -20,6 +21,8 @@ pub(crate) struct Here {
     extensions: HashMap<String, Extension>,
     /// Foreign data wrappers that are here and that this role may not use.
     closed_wrappers: Vec<String>,
+    /// Providers of security labels that the server has not loaded.
+    strange_labels: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +60,20 @@ impl Here {
         Ok(here)
     }
 
+    /// No catalog tells which providers are loaded: a label that changes nothing is tried.
+    pub(crate) async fn ask_for_labels(&mut self, client: &Client, description: &Description) -> Result<()> {
+        let providers: HashSet<&str> = description.items.iter().flat_map(|item| &item.sql).filter_map(|sql| label_provider(sql)).collect();
+        for provider in providers {
+            client.batch_execute("BEGIN").await.map_err(error::from_server)?;
+            let tried = client.batch_execute(&format!("SECURITY LABEL FOR {provider} ON TYPE pg_catalog.int4 IS NULL")).await;
+            client.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
+            if tried.is_err_and(|problem| problem.code() == Some(&SqlState::INVALID_PARAMETER_VALUE)) {
+                self.strange_labels.insert(provider.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn adapt(&self, mut description: Description) -> Description {
         let mut left = Vec::new();
         let mut fallen: HashMap<String, String> = HashMap::new();
@@ -84,6 +101,11 @@ impl Here {
     }
 
     fn refuses(&self, item: &SchemaItem, leans_on: &HashMap<String, Vec<String>>) -> Option<String> {
+        if let Some(provider) =
+            item.sql.iter().filter_map(|sql| label_provider(sql)).find(|provider| self.strange_labels.contains(*provider))
+        {
+            return Some(format!("the target has not loaded the label provider {provider}"));
+        }
         let sql = item.sql.iter().find(|sql| sql.starts_with("CREATE ")).map_or("", String::as_str);
         let only = |what: bool| (!what).then(|| "only a superuser may make it at the target; let one create it there".to_owned());
         match kind_of(&item.id, sql) {
@@ -234,6 +256,11 @@ fn kind_of<'a>(id: &'a str, sql: &str) -> Kind<'a> {
     }
 }
 
+/// The provider of `SECURITY LABEL FOR provider ON ...`, as it stands there.
+fn label_provider(sql: &str) -> Option<&str> {
+    Some(sql.strip_prefix("SECURITY LABEL FOR ")?.split_once(" ON ")?.0)
+}
+
 fn is_type(id: &str) -> bool {
     id.starts_with("TYPE ") || id.starts_with("DOMAIN ")
 }
@@ -331,8 +358,6 @@ fn unquoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use godwit_model::{Stage, TableName};
 
     use super::*;

@@ -119,9 +119,12 @@ ORDER BY a.attrelid, a.attnum";
 
 /// Not those of `WITHOUT OVERLAPS`: they exclude, and no upsert finds its row by one.
 const UNIQUE_INDEXES: &str = "
-SELECT i.indrelid, i.indexrelid, ic.relname::text, i.indisprimary, i.indisreplident, i.indimmediate, i.indisvalid AND i.indisready,
+SELECT i.indrelid, i.indexrelid, ic.relname::text, i.indisprimary, i.indisreplident, i.indimmediate AND NOT i.indisexclusion, i.indisvalid AND i.indisready,
        i.indpred IS NULL, i.indexprs IS NULL, i.indkey::text, i.indnkeyatts::int4,
-       (SELECT k.conname::text FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u') LIMIT 1)
+       (SELECT k.conname::text FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u') LIMIT 1),
+       coalesce((SELECT pg_get_constraintdef(k.oid) FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u') LIMIT 1),
+                substring(pg_get_indexdef(i.indexrelid) FROM position(' USING ' IN pg_get_indexdef(i.indexrelid)) + 1)),
+       array_to_string(ic.reloptions, ', ')
 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid
 WHERE i.indisunique AND NOT i.indisexclusion AND i.indrelid = ANY($1)
 ORDER BY ic.relname";
@@ -277,5 +280,7 @@ fn unique_index(row: &Row, columns: &[CatalogColumn]) -> UniqueIndex {
         whole: row.get(7),
         columns: places.filter(|_| row.get::<_, bool>(8)),
         constraint: row.get(11),
+        definition: row.get(12),
+        options: row.get(13),
     }
 }

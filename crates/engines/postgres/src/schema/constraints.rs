@@ -18,9 +18,11 @@ SELECT k.conrelid, k.conindid, k.conname::text, k.contype::text, pg_get_constrai
        ARRAY(SELECT r.refobjid::regprocedure::text FROM pg_depend r
              WHERE r.classid = 'pg_constraint'::regclass AND r.objid = k.oid AND r.refclassid = 'pg_proc'::regclass
                AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = r.refobjid AND e.deptype = 'e')),
-       k.confrelid::regclass::text, coalesce(to_jsonb(k)->>'conperiod' = 'true' OR to_jsonb(k)->>'confdelsetcols' IS NOT NULL, false)
+       k.confrelid::regclass::text,
+       coalesce(to_jsonb(k)->>'conperiod' = 'true' OR to_jsonb(k)->>'confdelsetcols' IS NOT NULL, false),
+       (SELECT array_to_string(i.reloptions, ', ') FROM pg_class i WHERE i.oid = k.conindid AND k.contype IN ('u', 'p', 'x'))
 FROM pg_constraint k
-WHERE k.conrelid = ANY($1) AND k.contype IN ('u', 'x', 'c', 'f', 'p') AND k.conparentid = 0 AND k.coninhcount = 0
+WHERE k.conrelid = ANY($1) AND k.contype IN ('u', 'x', 'c', 'f', 'p') AND k.conparentid = 0 AND (k.coninhcount = 0 OR k.contype = 'c')
 ORDER BY k.conrelid, k.contype, k.conname";
 
 /// Those of `own`, and foreign keys of `all` that refer to them.
@@ -40,11 +42,21 @@ pub(crate) async fn write(client: &Client, all: &[Mapped<'_>], own: &[Mapped<'_>
         }
         let object = format!("CONSTRAINT {} of {}", row.get::<_, &str>(2), table.mapping.source);
         match definition(table, &row, &by_oid, outline) {
+            Ok((stage, definition)) if row.get::<_, Option<&str>>(13).is_some() => {
+                let definition = with_options(&definition, row.get(13));
+                outline.items.push(item(table, &row, stage, &definition));
+            }
             Ok((stage, definition)) => outline.items.push(item(table, &row, stage, &definition)),
             Err(reason) => outline.leave(object, &reason),
         }
     }
     Ok(())
+}
+
+/// Storage parameters stand before what a constraint says of the time of its check, and before a predicate.
+fn with_options(definition: &str, options: &str) -> String {
+    let end = [" WHERE (", " DEFERRABLE"].into_iter().filter_map(|word| definition.find(word)).min().unwrap_or(definition.len());
+    format!("{} WITH ({options}){}", &definition[..end], &definition[end..])
 }
 
 fn item(table: &Mapped<'_>, row: &Row, stage: Stage, definition: &str) -> SchemaItem {

@@ -46,6 +46,12 @@ impl Outline {
         self.functions.missing(calls)
     }
 
+    /// The same for users' operators, their classes, collations.
+    pub(crate) fn missing_object(&self, uses: &[String]) -> Option<String> {
+        let first = uses.first().filter(|_| matches!(self.functions, Functions::None))?;
+        Some(format!("it uses {first}, which is not made without pg_dump"))
+    }
+
     pub(crate) fn leave(&mut self, object: String, reason: &str) {
         self.not_carried.push(NotCarried { object, reason: reason.to_owned() });
     }
@@ -190,7 +196,9 @@ fn key_constraint(table: &Mapped<'_>, outline: &mut Outline) -> Option<String> {
     let columns = table.column_list(index.columns.as_deref()?)?;
     let name = outline.index_name(&table.mapping.target.schema, constraint).map(|name| format!("CONSTRAINT {name} ")).unwrap_or_default();
     let kind = if index.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    Some(format!("ALTER TABLE {} ADD {name}{kind} ({columns})", quote::table(&table.mapping.target)))
+    let definition = if table.keeps_columns() { index.definition.clone() } else { format!("{kind} ({columns})") };
+    let options = index.options.as_ref().map(|options| format!(" WITH ({options})")).unwrap_or_default();
+    Some(format!("ALTER TABLE {} ADD {name}{definition}{options}", quote::table(&table.mapping.target)))
 }
 
 /// A key that is an index and no constraint.
@@ -199,5 +207,6 @@ fn key_index(table: &Mapped<'_>, outline: &mut Outline) -> Option<String> {
     let columns = table.column_list(index.columns.as_deref()?)?;
     let target = &table.mapping.target;
     let name = outline.index_name(&target.schema, &index.name).unwrap_or_default();
-    Some(format!("CREATE UNIQUE INDEX {name} ON {} ({columns})", quote::table(target)))
+    let definition = if table.keeps_columns() { index.definition.clone() } else { format!("({columns})") };
+    Some(format!("CREATE UNIQUE INDEX {name} ON {} {definition}", quote::table(target)))
 }

@@ -1,6 +1,8 @@
 //! What the source holds of what a task selects, and the steps that make it at a target of this engine.
 
-use godwit_model::{Create, Description, Grants, NotCarried, Result, TableMapping, Task};
+use std::collections::HashSet;
+
+use godwit_model::{Create, Description, Grants, NotCarried, Owners, Result, TableMapping, Task};
 use tokio_postgres::Client;
 
 use super::catalog::{self, CatalogTable, TableKind};
@@ -20,9 +22,6 @@ pub(crate) async fn describe(client: &Client, task: &Task) -> Result<Description
     }
     make(client, task, &tables, &mappings, &mut description).await?;
     description.not_carried.extend(remainder::never_carried(client, &tables).await?);
-    if task.schema.create != Create::None && task.schema.grants == Grants::List {
-        description.not_carried.extend(remainder::grants(client, &tables).await?);
-    }
     Ok(description)
 }
 
@@ -39,22 +38,38 @@ async fn make(
         Create::None | Create::File(_) => return Ok(()),
         Create::Tables => "the task makes tables only (schema.create)".to_owned(),
         Create::All => match dump::try_steps(client, task, tables, mappings).await? {
-            Ok(dumped) => return beside(client, &mapped, dumped, description).await,
-            Err(major) => format!("no pg_dump {major} or newer was found, so only tables are made"),
+            Ok(dumped) => return beside(client, task, tables, &mapped, dumped, description).await,
+            Err(found) => found.reason(),
         },
     };
     own_steps(client, task, tables, &mapped, &reason, description).await
 }
 
+const GRANTS_LISTED: &str = "grants are listed, not carried (schema.grants)";
+const GRANTS_OF_OWN: &str = "without pg_dump, or under new names, a table's grants are not carried";
+
 /// What `pg_dump` makes, and beside it our own DDL for the tables that it does not make.
-async fn beside(client: &Client, mapped: &[Mapped<'_>], dumped: Dumped, description: &mut Description) -> Result<()> {
+async fn beside(
+    client: &Client,
+    task: &Task,
+    tables: &[CatalogTable],
+    mapped: &[Mapped<'_>],
+    dumped: Dumped,
+    description: &mut Description,
+) -> Result<()> {
     description.items = dumped.items;
     description.leans_on = dumped.leans_on;
     description.not_carried.extend(dumped.not_carried);
+    if task.schema.grants == Grants::List {
+        description.not_carried.extend(remainder::grants(client, tables, true, GRANTS_LISTED).await?);
+    }
     if dumped.own.is_empty() {
         return Ok(());
     }
     let own: Vec<Mapped<'_>> = mapped.iter().filter(|table| dumped.own.contains(&table.source.oid)).copied().collect();
+    if task.schema.owners == Owners::Keep {
+        description.not_carried.extend(remainder::owners(client, task, &own).await?);
+    }
     let outline = Outline::new(Functions::AllBut(dumped.lost_functions));
     write_tables(client, mapped, &own, outline, description).await
 }
@@ -71,7 +86,14 @@ async fn own_steps(
     description.items.extend(types.items);
     description.not_carried.extend(types.not_carried);
     write_tables(client, mapped, mapped, Outline::new(Functions::None), description).await?;
-    description.not_carried.extend(remainder::unmade(client, &task.select, reason).await?);
+    let known: HashSet<String> = description.not_carried.iter().map(|left| left.object.clone()).collect();
+    let unmade = remainder::unmade(client, &task.select, tables, &description.items, reason).await?;
+    description.not_carried.extend(unmade.into_iter().filter(|left| !known.contains(&left.object)));
+    let grants = if task.schema.grants == Grants::List { GRANTS_LISTED } else { GRANTS_OF_OWN };
+    description.not_carried.extend(remainder::grants(client, tables, false, grants).await?);
+    if task.schema.owners == Owners::Keep {
+        description.not_carried.extend(remainder::owners(client, task, mapped).await?);
+    }
     Ok(())
 }
 

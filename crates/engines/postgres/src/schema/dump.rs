@@ -31,16 +31,34 @@ pub(crate) struct Dumped {
     pub(crate) lost_functions: HashSet<String>,
 }
 
-/// None where no `pg_dump` as new as the source's server is found, with its major version.
+/// Why there are no steps from `pg_dump`.
+pub(crate) struct NoProgram {
+    /// The source's major version.
+    needed: i32,
+    /// The newest that was found, which is older.
+    found: Option<(PathBuf, i32)>,
+}
+
+impl NoProgram {
+    pub(crate) fn reason(&self) -> String {
+        let found = self.found.as_ref().map(|(program, version)| format!(" ({} is {version})", program.display())).unwrap_or_default();
+        format!("no pg_dump {} or newer was found{found}, so only tables are made", self.needed)
+    }
+}
+
+/// The error where no `pg_dump` as new as the source's server is found.
 pub(crate) async fn try_steps(
     client: &Client,
     task: &Task,
     tables: &[CatalogTable],
     mappings: &[TableMapping],
-) -> Result<Result<Dumped, i32>> {
+) -> Result<Result<Dumped, NoProgram>> {
     let major: i32 =
         client.query_one("SELECT current_setting('server_version_num')::int4 / 10000", &[]).await.map_err(error::from_server)?.get(0);
-    let Some(program) = find_program(major).await else { return Ok(Err(major)) };
+    let program = match find_program(major).await {
+        Ok(program) => program,
+        Err(found) => return Ok(Err(NoProgram { needed: major, found })),
+    };
     let excepted: HashMap<u32, TableName> =
         catalog::read_names(client).await?.into_iter().filter(|(_, name)| !task.select.selects(name)).collect();
     let entries = match run(&program, task, &unreadable(client, &excepted).await?, major).await {
@@ -81,15 +99,19 @@ async fn unreadable(client: &Client, excepted: &HashMap<u32, TableName>) -> Resu
     Ok(rows.iter().map(|row| quote::table(&TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))).collect())
 }
 
-async fn find_program(major: i32) -> Option<PathBuf> {
+/// The error is the newest of those that are too old.
+async fn find_program(major: i32) -> Result<PathBuf, Option<(PathBuf, i32)>> {
     let named = std::env::var_os("GODWIT_PG_DUMP").filter(|path| !path.is_empty()).map(PathBuf::from);
     let debian = (major..=MOST_MAJOR).map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/pg_dump")));
+    let mut older: Option<(PathBuf, i32)> = None;
     for program in named.into_iter().chain([PathBuf::from("pg_dump")]).chain(debian) {
-        if version_of(&program).await.is_some_and(|version| version >= major) {
-            return Some(program);
+        match version_of(&program).await {
+            Some(version) if version >= major => return Ok(program),
+            Some(version) if older.as_ref().is_none_or(|(_, known)| version > *known) => older = Some((program, version)),
+            _ => {}
         }
     }
-    None
+    Err(older)
 }
 
 /// How far ahead of the servers we know the usual folders are looked at.
@@ -406,8 +428,10 @@ fn item(entry: DumpEntry, stage: Stage, table: Option<TableName>) -> SchemaItem 
     // a partitioned table holds no rows, and the dump names no method for it
     let stored = matches!(entry.kind.as_str(), "TABLE" | "MATERIALIZED VIEW") && !sql.contains("\nPARTITION BY ");
     let made_by = entry.access_method.filter(|_| stored);
-    let method = made_by.map(|method| format!("SET LOCAL default_table_access_method = {method}"));
-    SchemaItem { id, stage, table, sql: method.into_iter().chain(owned_apart(sql)).collect() }
+    // other steps may share the transaction
+    let set = |method: &str| format!("SET LOCAL default_table_access_method = {method}");
+    let (method, default) = (made_by.as_deref().map(set), made_by.as_ref().map(|_| set("DEFAULT")));
+    SchemaItem { id, stage, table, sql: method.into_iter().chain(owned_apart(sql)).chain(default).collect() }
 }
 
 /// The statement that gives the object to its owner stands alone, so that it can fall away where the role is missing.

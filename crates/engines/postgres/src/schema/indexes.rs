@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use godwit_model::{Result, SchemaItem, Stage};
+use godwit_model::{Result, SchemaItem, Stage, TableName};
 use tokio_postgres::{Client, Row};
 
 use super::ddl::{Mapped, Outline};
@@ -16,7 +16,15 @@ SELECT i.indrelid, i.indexrelid, ic.relname::text, i.indisunique, pg_get_indexde
        am.amname::text, i.indpred IS NULL AND i.indexprs IS NULL, i.indkey::text, i.indnkeyatts::int4, i.indoption::text,
        ARRAY(SELECT CASE WHEN oc.opcdefault THEN '' ELSE ' ' || quote_ident(ocn.nspname) || '.' || quote_ident(oc.opcname) END
              FROM unnest(i.indclass::oid[]) WITH ORDINALITY AS k(opclass, place)
-             JOIN pg_opclass oc ON oc.oid = k.opclass JOIN pg_namespace ocn ON ocn.oid = oc.opcnamespace ORDER BY k.place)
+             JOIN pg_opclass oc ON oc.oid = k.opclass JOIN pg_namespace ocn ON ocn.oid = oc.opcnamespace ORDER BY k.place),
+       ARRAY(SELECT r.refobjid::regprocedure::text FROM pg_depend r
+             WHERE r.classid = 'pg_class'::regclass AND r.objid = i.indexrelid AND r.refclassid = 'pg_proc'::regclass
+               AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = r.refobjid AND e.deptype = 'e')),
+       ARRAY(SELECT pg_describe_object(r.refclassid, r.refobjid, 0) FROM pg_depend r
+             WHERE r.classid = 'pg_class'::regclass AND r.objid = i.indexrelid AND r.refobjid >= 16384
+               AND r.refclassid IN ('pg_opclass'::regclass, 'pg_collation'::regclass, 'pg_operator'::regclass)
+               AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = r.refclassid AND e.objid = r.refobjid AND e.deptype = 'e') ORDER BY 1),
+       ARRAY(SELECT a.attnum || ' SET STATISTICS ' || a.attstattarget FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum)
 FROM pg_index i
 JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am am ON am.oid = ic.relam
 JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -34,12 +42,17 @@ pub(crate) async fn write(client: &Client, tables: &[Mapped<'_>], outline: &mut 
             continue;
         }
         let name: String = row.get(2);
+        let (calls, uses): (Vec<String>, Vec<String>) = (row.get(12), row.get(13));
+        if let Some(reason) = outline.missing_function(&calls).or_else(|| outline.missing_object(&uses)) {
+            outline.leave(format!("INDEX {}.{name}", table.mapping.source.schema), &reason);
+            continue;
+        }
         match create(table, &row, outline) {
             Some(sql) => outline.items.push(SchemaItem {
                 id: format!("INDEX {}.{name}", table.mapping.source.schema),
                 stage: if row.get(3) { Stage::AfterLoad } else { Stage::Index },
                 table: Some(table.mapping.target.clone()),
-                sql: vec![sql],
+                sql: std::iter::once(sql).chain(statistics(table, &row)).collect(),
             }),
             None => outline.leave(
                 format!("INDEX {}.{name}", table.mapping.source.schema),
@@ -48,6 +61,13 @@ pub(crate) async fn write(client: &Client, tables: &[Mapped<'_>], outline: &mut 
         }
     }
     Ok(())
+}
+
+/// What is gathered of an index's expressions, where every column keeps its name.
+fn statistics(table: &Mapped<'_>, row: &Row) -> Vec<String> {
+    let index = quote::table(&TableName::new(table.mapping.target.schema.as_str(), row.get::<_, &str>(2)));
+    let targets: Vec<String> = if table.keeps_columns() { row.get(14) } else { Vec::new() };
+    targets.iter().map(|target| format!("ALTER INDEX IF EXISTS {index} ALTER COLUMN {target}")).collect()
 }
 
 fn create(table: &Mapped<'_>, row: &Row, outline: &mut Outline) -> Option<String> {

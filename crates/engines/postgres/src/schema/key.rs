@@ -17,6 +17,10 @@ pub(crate) struct UniqueIndex {
     pub(crate) columns: Option<Vec<usize>>,
     /// The constraint it carries, if any.
     pub(crate) constraint: Option<String>,
+    /// The constraint's in the server's words; else the index's, from `USING` on.
+    pub(crate) definition: String,
+    /// Storage parameters, which a constraint's definition leaves out.
+    pub(crate) options: Option<String>,
 }
 
 impl UniqueIndex {
@@ -98,6 +102,8 @@ mod tests {
             whole: true,
             columns: Some(columns.to_vec()),
             constraint: None,
+            definition: String::new(),
+            options: None,
         }
     }
 

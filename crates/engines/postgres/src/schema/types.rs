@@ -1,4 +1,4 @@
-//! Schemas, extensions and users' types that the columns of selected tables need.
+//! Schemas, extensions and users' types that selected tables need.
 //!
 //! A type keeps its own schema and name whatever the tables' new names are: values and columns speak of it by that name.
 
@@ -32,6 +32,16 @@ JOIN pg_type t ON t.oid = d.oid JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE t.oid >= 16384 AND NOT (t.typcategory = 'A' AND t.typelem <> 0 AND t.typtype = 'b') AND t.typtype <> 'm'
 ORDER BY d.depth DESC, n.nspname, t.typname";
 
+/// Extensions whose functions, operators and the like stand in defaults, constraints and indexes of these tables.
+const EXTENSIONS: &str = "
+SELECT DISTINCT x.extname::text
+FROM (SELECT 'pg_class'::regclass AS class, indexrelid AS oid FROM pg_index WHERE indrelid = ANY($1)
+    UNION ALL SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = ANY($1)
+    UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = ANY($1)) o
+JOIN pg_depend d ON d.classid = o.class AND d.objid = o.oid
+JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
+JOIN pg_extension x ON x.oid = e.refobjid";
+
 pub(crate) struct NeededTypes {
     pub(crate) items: Vec<SchemaItem>,
     pub(crate) not_carried: Vec<NotCarried>,
@@ -41,7 +51,9 @@ pub(crate) async fn needed(client: &Client, tables: &[CatalogTable]) -> Result<N
     let oids: Vec<u32> = tables.iter().flat_map(|table| table.columns.iter().map(|column| column.type_oid)).collect();
     let rows = client.query(NEEDED, &[&oids]).await.map_err(error::from_server)?;
     let mut found = NeededTypes { items: Vec::new(), not_carried: Vec::new() };
-    let extensions: BTreeSet<String> = rows.iter().filter_map(|row| row.get(5)).collect();
+    let mut extensions: BTreeSet<String> = rows.iter().filter_map(|row| row.get(5)).collect();
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    extensions.extend(client.query(EXTENSIONS, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get::<_, String>(0)));
     for extension in &extensions {
         found.items.push(self::extension(client, extension).await?);
     }

@@ -9,6 +9,7 @@ mod encryption;
 mod keys;
 mod literals;
 mod load;
+mod objects;
 mod pair;
 mod part;
 mod schema;

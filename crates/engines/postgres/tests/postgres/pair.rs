@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use godwit_model::{
-    ChunkMode, ChunkWrite, ChunkWritten, Description, DigestPlan, EndpointConfig, Entry, Holder, Lease, ReadSpec, Source, Stage,
-    TableMapping, Target, Task,
+    ChunkMode, ChunkWrite, ChunkWritten, Description, DigestPlan, EndpointConfig, Entry, Holder, Lease, ReadSpec, SchemaItem, Source,
+    Stage, TableMapping, Target, Task,
 };
 use godwit_testkit::servers::{self, Postgres};
 use tokio_postgres::NoTls;
@@ -58,6 +58,15 @@ impl Pair {
         ask(&self.source_url, sql).await
     }
 
+    /// The first column of every row.
+    pub async fn all_of_source(&self, sql: &str) -> Vec<String> {
+        all(&self.source_url, sql).await
+    }
+
+    pub async fn all_of_target(&self, sql: &str) -> Vec<String> {
+        all(&self.target_url, sql).await
+    }
+
     /// Installs, takes the lease.
     pub async fn lease(&self) -> Lease {
         self.target.install().await.unwrap();
@@ -68,14 +77,19 @@ impl Pair {
 
     /// Before the load keys are made too, after it indexes.
     pub async fn perform(&self, lease: &Lease, description: &Description, stage: Stage) {
-        let stages = match stage {
-            Stage::BeforeLoad => vec![Stage::BeforeLoad, Stage::Key],
-            Stage::AfterLoad => vec![Stage::Index, Stage::AfterLoad],
-            other => vec![other],
-        };
-        for item in stages.iter().flat_map(|stage| description.items.iter().filter(move |item| item.stage == *stage)) {
+        for item in steps(description, stage) {
             if let Err(error) = self.target.perform(lease, &[item], &[entry(&item.id)]).await {
                 panic!("{}: {error:?} {:?}\n{:?}", item.id, error.detail_text(), item.sql);
+            }
+        }
+    }
+
+    /// The same, many steps in one transaction.
+    pub async fn perform_together(&self, lease: &Lease, description: &Description, stage: Stage) {
+        for items in steps(description, stage).chunks(50) {
+            let done: Vec<Entry> = items.iter().map(|item| entry(&item.id)).collect();
+            if let Err(error) = self.target.perform(lease, items, &done).await {
+                panic!("{error:?} {:?}", error.detail_text());
             }
         }
     }
@@ -106,6 +120,15 @@ impl Pair {
             assert_eq!(first, second, "{}", mapping.source);
         }
     }
+}
+
+fn steps(description: &Description, stage: Stage) -> Vec<&SchemaItem> {
+    let stages = match stage {
+        Stage::BeforeLoad => vec![Stage::BeforeLoad, Stage::Key],
+        Stage::AfterLoad => vec![Stage::Index, Stage::AfterLoad],
+        other => vec![other],
+    };
+    stages.iter().flat_map(|stage| description.items.iter().filter(move |item| item.stage == *stage)).collect()
 }
 
 pub fn mappings(task: &Task, description: &Description) -> Vec<Arc<TableMapping>> {
@@ -141,12 +164,17 @@ async fn run(url: &str, sql: &str) {
 }
 
 async fn ask(url: &str, sql: &str) -> Option<String> {
+    all(url, sql).await.into_iter().next()
+}
+
+async fn all(url: &str, sql: &str) -> Vec<String> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let driver = tokio::spawn(connection);
-    let messages = client.simple_query(sql).await.unwrap();
+    let messages = client.simple_query(sql).await.unwrap_or_else(|problem| panic!("{problem:?} in {sql}"));
     driver.abort();
-    messages.iter().find_map(|message| match message {
+    let rows = messages.iter().filter_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
-    })
+    });
+    rows.collect()
 }
