@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use godwit_model::{
-    Description, Error, Finding, Result, Severity, Source, SourceNeeds, Table, TableMapping, TableName, Target, TargetNeeds, Task, codes,
+    Create, Description, Error, Finding, Result, Severity, Source, SourceNeeds, Table, TableMapping, TableName, Target, TargetNeeds, Task,
+    codes,
 };
 
 use crate::setup;
@@ -48,7 +49,7 @@ impl Survey {
         let (at_source, at_target) = (self.source.capabilities(), self.target.capabilities());
         self.refuse_same_store()?;
         setup::refuse_unbuilt(&self.task, &at_source, &at_target)?;
-        let PlanReport { description, mappings } = self.plan().await?;
+        let (PlanReport { description, mappings }, refused) = self.plan_or_tables().await?;
         let tables: Vec<Arc<Table>> = description.tables.iter().cloned().map(Arc::new).collect();
         let mappings: Vec<Arc<TableMapping>> = mappings.into_iter().map(Arc::new).collect();
         let needs = SourceNeeds { task: &self.task, tables: &tables, changes: self.task.phases.changes };
@@ -56,10 +57,43 @@ impl Survey {
         findings.extend(self.target.check(&TargetNeeds { task: &self.task, description: &description, mappings: &mappings }).await?);
         // only now have both been asked who they are: before, an address stood for each
         self.refuse_same_store()?;
-        findings.extend(self.existing(&description, &mappings).await?);
+        let refused = match refused {
+            Some(refused) => Some(refused),
+            None => match self.existing(&description, &mappings).await {
+                Ok(found) => {
+                    findings.extend(found);
+                    None
+                }
+                Err(refused) if refused.is(&codes::RIGHTS_MISSING) => Some(refused),
+                Err(error) => return Err(error),
+            },
+        };
+        match &refused {
+            None => {}
+            // a right that a check names is not said twice
+            Some(refused) if findings.iter().any(is_right) => {
+                tracing::info!(error = %refused, "not everything could be asked");
+            }
+            Some(refused) => findings.push(as_finding(refused)),
+        }
         findings.extend(keyless(&tables));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Ok(CheckReport { findings, description })
+    }
+
+    /// To read a schema takes more rights than to look at the catalogs. Where they lack, the tables alone are told, with
+    /// the refusal, so that every check can still be made.
+    async fn plan_or_tables(&self) -> Result<(PlanReport, Option<Error>)> {
+        match self.plan().await {
+            Ok(report) => Ok((report, None)),
+            Err(refused) if refused.is(&codes::RIGHTS_MISSING) || refused.is(&codes::SERVER_REFUSED) => {
+                let mut task = (*self.task).clone();
+                task.schema.create = Create::None;
+                let bare = Survey { task: Arc::new(task), source: self.source.clone(), target: self.target.clone() };
+                Ok((bare.plan().await?, Some(refused)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn refuse_same_store(&self) -> Result<()> {
@@ -81,7 +115,7 @@ impl Survey {
         let names: Vec<TableName> = mappings.iter().map(|mapping| mapping.target.clone()).collect();
         let present = self.target.present(&names).await?;
         let created: HashSet<&TableName> = description.items.iter().filter_map(|item| item.table.as_ref()).collect();
-        let of_file = matches!(self.task.schema.create, godwit_model::Create::File(_));
+        let of_file = matches!(self.task.schema.create, Create::File(_));
         let whole_file = of_file && description.items.iter().any(|item| item.table.is_none());
         let mut errors: Vec<Error> = setup::judge_existing(self.task.existing, &present).err().into_iter().collect();
         let tables: HashMap<&TableName, &Table> = present.iter().map(|present| (&present.table.name, &present.table)).collect();
@@ -95,6 +129,10 @@ impl Survey {
         }
         Ok(errors.into_iter().map(|error| as_finding(&error)).collect())
     }
+}
+
+fn is_right(finding: &Finding) -> bool {
+    finding.severity == Severity::Blocker && finding.code == Some(&codes::RIGHTS_MISSING)
 }
 
 fn as_finding(error: &Error) -> Finding {

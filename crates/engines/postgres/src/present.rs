@@ -27,6 +27,16 @@ pub(crate) async fn read(client: &Client, names: &[TableName]) -> Result<Vec<Pre
     Ok(present.collect())
 }
 
+/// Those of these tables that are there and whose rows this role may not look at.
+pub(crate) async fn unreadable(client: &Client, names: &[TableName]) -> Result<Vec<TableName>> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
+    let sql = "SELECT n.nspname::text, c.relname::text FROM unnest($1::text[], $2::text[]) w(schema, name)
+        JOIN pg_namespace n ON n.nspname = w.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+        WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 1, 2";
+    let rows = client.query(sql, &[&schemas, &tables]).await.map_err(error::from_server)?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
+}
+
 async fn having_rows(client: &Client, tables: &[CatalogTable]) -> Result<Vec<u32>> {
     let one = |table: &CatalogTable| format!("SELECT {}::oid WHERE EXISTS (SELECT FROM {})", table.oid, quote::table(&table.table.name));
     let sql = tables.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");

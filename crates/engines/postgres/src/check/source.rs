@@ -84,11 +84,20 @@ async fn encoding(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
 
 /// An index made under another version of a collation may not find what is there.
 pub(super) async fn collations(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
-    let sql = "SELECT count(*) FROM pg_collation WHERE collversion IS NOT NULL AND collversion <> pg_collation_actual_version(oid)";
-    let count: i64 = client.query_one(sql, &[]).await.map_err(error::from_server)?.get(0);
-    if count > 0 {
-        let what = format!("{count} collations changed their version since they were made");
-        findings.push(Finding::warning("collation_version", what, "REINDEX what uses them, then ALTER COLLATION ... REFRESH VERSION"));
+    let sql = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname), quote_ident(current_database())
+        FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+        WHERE c.collversion IS NOT NULL AND c.collversion <> pg_collation_actual_version(c.oid) ORDER BY 1";
+    let rows = client.query(sql, &[]).await.map_err(error::from_server)?;
+    if let Some(first) = rows.first() {
+        let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let what = format!("collations changed their version since they were made: {}", names.join(", "));
+        let refresh: Vec<String> = names.iter().map(|name| format!("ALTER COLLATION {name} REFRESH VERSION")).collect();
+        let remedy = format!(
+            "REINDEX DATABASE {}; {} -- REINDEX of the indexes that use them is enough",
+            first.get::<_, &str>(1),
+            refresh.join("; ")
+        );
+        findings.push(Finding::warning("collation_version", what, remedy));
     }
     // since version 15 a database has one of its own
     let sql =
@@ -99,7 +108,9 @@ pub(super) async fn collations(client: &Client, findings: &mut Vec<Finding>) -> 
     let now: Option<String> = client.query_one(sql, &[&oid]).await.map_err(error::from_server)?.get(0);
     if now.as_deref().is_some_and(|now| now != made) {
         let what = format!("the database's collation has version {}, and was {made} when it was made", now.unwrap_or_default());
-        let remedy = format!("REINDEX what uses it, then ALTER DATABASE {name} REFRESH COLLATION VERSION");
+        let remedy = format!(
+            "REINDEX DATABASE {name}; ALTER DATABASE {name} REFRESH COLLATION VERSION -- REINDEX of the indexes on texts is enough"
+        );
         findings.push(Finding::warning("collation_version", what, remedy));
     }
     Ok(())
@@ -136,6 +147,9 @@ SELECT current_setting('wal_level'), current_setting('max_replication_slots')::i
        current_setting('max_wal_senders')::int8, (SELECT count(*) FROM pg_stat_replication),
        current_setting('synchronous_standby_names'), current_setting('max_slot_wal_keep_size')";
 
+/// For a task, and what it needs for a moment (verify of a table without a key).
+const ROOM: i64 = 2;
+
 async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
     let row = client.query_one(SETTINGS, &[]).await.map_err(error::from_server)?;
     if row.get::<_, &str>(0) != "logical" {
@@ -143,7 +157,7 @@ async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
             "wal_level",
             &codes::SETTING_UNSUITABLE,
             format!("wal_level is {}", row.get::<_, &str>(0)),
-            "ALTER SYSTEM SET wal_level = logical, then restart (managed services: rds.logical_replication = 1, cloudsql.logical_decoding = on)",
+            "ALTER SYSTEM SET wal_level = logical -- then restart the server (managed services: rds.logical_replication = 1, cloudsql.logical_decoding = on)",
         ));
     }
     for (check, most, used, setting) in [
@@ -152,7 +166,11 @@ async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
     ] {
         if used >= most {
             let what = format!("all {most} of {setting} are in use");
-            findings.push(Finding::warning(check, what, format!("raise {setting} and restart, unless one of them is this task's own")));
+            let remedy = format!(
+                "ALTER SYSTEM SET {setting} = {} -- then restart the server; not needed if one of them is this task's own",
+                used + ROOM
+            );
+            findings.push(Finding::warning(check, what, remedy));
         }
     }
     let standbys: &str = row.get(5);
@@ -166,7 +184,9 @@ async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
     }
     if row.get::<_, &str>(6) != "-1" {
         let what = format!("max_slot_wal_keep_size is {}: beyond that the server drops what a slot still needs", row.get::<_, &str>(6));
-        findings.push(Finding::warning("slot_wal_keep", what, "raise it above what the source writes while the load runs"));
+        let remedy =
+            "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf() -- or more than the source writes while the load runs";
+        findings.push(Finding::warning("slot_wal_keep", what, remedy));
     }
     Ok(())
 }
@@ -183,7 +203,7 @@ async fn replication_right(client: &Client, findings: &mut Vec<Finding>) -> Resu
             "replication_right",
             &codes::RIGHTS_MISSING,
             format!("the role {role} may not replicate"),
-            format!("ALTER ROLE {} REPLICATION (managed services: GRANT rds_replication)", crate::quote::identifier(role)),
+            format!("ALTER ROLE {0} REPLICATION -- managed services: GRANT rds_replication TO {0}", crate::quote::identifier(role)),
         ));
     }
     Ok(())
@@ -197,7 +217,8 @@ async fn old_transactions(client: &Client, findings: &mut Vec<Finding>) -> Resul
     for row in client.query(sql, &[]).await.map_err(error::from_server)? {
         let (pid, user, age): (i32, &str, i64) = (row.get(0), row.get(1), row.get(2));
         let what = format!("the transaction of pid {pid} ({user}) has been open for {age} s");
-        findings.push(Finding::warning("long_transaction", what, "let it end: making the slot waits for it"));
+        let remedy = format!("SELECT pg_terminate_backend({pid}) -- or let it end: making the slot waits for it");
+        findings.push(Finding::warning("long_transaction", what, remedy));
     }
     let sql = "SELECT gid, owner::text, extract(epoch FROM now() - prepared)::int8 FROM pg_prepared_xacts WHERE prepared < now() - interval '5 seconds' LIMIT 10";
     for row in client.query(sql, &[]).await.map_err(error::from_server)? {
@@ -206,7 +227,7 @@ async fn old_transactions(client: &Client, findings: &mut Vec<Finding>) -> Resul
         findings.push(Finding::warning(
             "prepared_transaction",
             what,
-            format!("COMMIT PREPARED or ROLLBACK PREPARED {}", crate::quote::literal(gid)),
+            format!("ROLLBACK PREPARED {} -- or COMMIT PREPARED, as its application would", crate::quote::literal(gid)),
         ));
     }
     Ok(())

@@ -1,12 +1,12 @@
 //! The selected tables: may they be read, published, and identified row by row?
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use godwit_model::{Finding, Result, SourceNeeds, TableName, Writes, codes};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
-use crate::error;
 use crate::schema::{self, CatalogColumn, CatalogTable, Persistence, TableKind};
+use crate::{error, quote};
 
 /// Warnings of one kind name this many tables, and the number of the rest.
 const MOST_NAMED: usize = 5;
@@ -19,13 +19,13 @@ pub(super) async fn check(client: &Client, needs: &SourceNeeds<'_>, findings: &m
         let what = format!("there is no table {name}");
         findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "look at the selection"));
     }
-    readable(client, &tables, findings).await?;
+    readable(client, needs, &tables, findings).await?;
     elsewhere(client, &tables, findings).await?;
     computed_below(client, &tables, findings).await?;
     row_security(client, &tables, findings).await?;
     named(&tables, findings);
     if needs.changes {
-        unlogged(&tables, findings);
+        unlogged(client, &tables, findings).await?;
         identity(&tables, needs.task.writes, findings);
         if needs.task.writes == Writes::Marker {
             ownership(client, &tables, findings).await?;
@@ -51,18 +51,29 @@ fn listed<'a>(tables: impl Iterator<Item = &'a CatalogTable>) -> Option<String> 
     }
 }
 
-async fn readable(client: &Client, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
+/// Relations that the load, or `pg_dump`, reads one by one: tables, their partitions.
+const UNREADABLE: &str = "
+SELECT n.nspname::text, c.relname::text, has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT')
+FROM (SELECT w.oid FROM unnest($1::oid[]) w(oid) UNION SELECT t.relid FROM unnest($1::oid[]) w(oid), pg_partition_tree(w.oid) t) p
+JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 1, 2";
+
+const UNREADABLE_SEQUENCES: &str = "
+SELECT n.nspname::text, c.relname::text, has_schema_privilege(n.oid, 'USAGE'), has_sequence_privilege(c.oid, 'SELECT')
+FROM unnest($1::text[], $2::text[]) w(schema, name)
+JOIN pg_namespace n ON n.nspname = w.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind = 'S'
+WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')) ORDER BY 1, 2";
+
+/// All that lack are named, with the one statement that gives them.
+async fn readable(client: &Client, needs: &SourceNeeds<'_>, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
+    let role = role(client).await?;
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let sql = "SELECT oid FROM pg_class WHERE oid = ANY($1) AND NOT (has_table_privilege(oid, 'SELECT') AND has_schema_privilege(relnamespace, 'USAGE'))";
-    let unreadable: Vec<u32> = client.query(sql, &[&oids]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
-    if let Some(names) = every(tables.iter().filter(|table| unreadable.contains(&table.oid))) {
-        findings.push(Finding::blocker(
-            "read_right",
-            &codes::RIGHTS_MISSING,
-            format!("the role may not read {names}"),
-            "GRANT USAGE on the schema and SELECT on the tables; `godwit check --grants` prints the statements",
-        ));
-    }
+    let lacking = client.query(UNREADABLE, &[&oids]).await.map_err(error::from_server)?;
+    findings.extend(unreadable("read_right", "TABLE", &role, &lacking));
+    let sequences = schema::sequence_names(client, needs.task).await?;
+    let (schemas, names): (Vec<&str>, Vec<&str>) = sequences.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
+    let lacking = client.query(UNREADABLE_SEQUENCES, &[&schemas, &names]).await.map_err(error::from_server)?;
+    findings.extend(unreadable("sequence_right", "SEQUENCE", &role, &lacking));
     Ok(())
 }
 
@@ -79,6 +90,39 @@ fn named(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
             "create these roles and objects at the target first, or leave the table out (select.except)",
         ));
     }
+}
+
+fn unreadable(check: &'static str, kind: &str, role: &str, lacking: &[Row]) -> Option<Finding> {
+    let names: Vec<TableName> = lacking.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
+    let closed: BTreeSet<&str> = lacking.iter().filter(|row| !row.get::<_, bool>(2)).map(|row| row.get(0)).collect();
+    let locked: Vec<String> =
+        lacking.iter().zip(&names).filter(|(row, _)| !row.get::<_, bool>(3)).map(|(_, name)| quote::table(name)).collect();
+    let mut statements = Vec::new();
+    if !closed.is_empty() {
+        let schemas = closed.into_iter().map(quote::identifier).collect::<Vec<_>>().join(", ");
+        statements.push(format!("GRANT USAGE ON SCHEMA {schemas} TO {role}"));
+    }
+    if !locked.is_empty() {
+        statements.push(format!("GRANT SELECT ON {kind} {} TO {role}", locked.join(", ")));
+    }
+    let all = names.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
+    let what = if kind == "TABLE" {
+        format!("the role may not read {all}")
+    } else {
+        format!("the role may not read where these sequences stand: {all}")
+    };
+    (!names.is_empty()).then(|| Finding::blocker(check, &codes::RIGHTS_MISSING, what, statements.join("; ")))
+}
+
+/// The role that connects, as it stands in SQL.
+async fn role(client: &Client) -> Result<String> {
+    let name: String = client.query_one("SELECT current_user::text", &[]).await.map_err(error::from_server)?.get(0);
+    Ok(quote::identifier(&name))
+}
+
+/// The same statement for each of these tables.
+fn each<'a>(tables: impl Iterator<Item = &'a CatalogTable>, statement: &str) -> String {
+    tables.map(|table| format!("ALTER TABLE {} {statement}", quote::table(&table.table.name))).collect::<Vec<_>>().join("; ")
 }
 
 /// Rows of a partition that is a foreign table are another server's.
@@ -125,32 +169,43 @@ async fn row_security(client: &Client, tables: &[CatalogTable], findings: &mut V
             "row_security",
             &codes::RIGHTS_MISSING,
             format!("row-level security hides rows of {names} from the role"),
-            "use the tables' owner, or ALTER ROLE ... BYPASSRLS",
+            format!("ALTER ROLE {} BYPASSRLS -- or connect as the tables' owner", role(client).await?),
         ));
     }
     Ok(())
 }
 
-fn unlogged(tables: &[CatalogTable], findings: &mut Vec<Finding>) {
+async fn unlogged(client: &Client, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
+    let oids: Vec<u32> = tables.iter().filter(|table| table.persistence == Persistence::Unlogged).map(|table| table.oid).collect();
+    let sql = "SELECT n.nspname::text, c.relname::text
+        FROM (SELECT w.oid FROM unnest($1::oid[]) w(oid) UNION SELECT t.relid FROM unnest($1::oid[]) w(oid), pg_partition_tree(w.oid) t) p
+        JOIN pg_class c ON c.oid = p.oid AND c.relkind = 'r' AND c.relpersistence = 'u' JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2";
+    let found = client.query(sql, &[&oids]).await.map_err(error::from_server)?;
+    let statement = |row: &Row| {
+        let name = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+        format!("ALTER TABLE {} SET LOGGED", quote::table(&name))
+    };
     if let Some(names) = every(tables.iter().filter(|table| table.persistence == Persistence::Unlogged)) {
         findings.push(Finding::blocker(
             "unlogged",
             &codes::TASK_UNSUPPORTED,
             format!("{names}: unlogged tables and partitions are in no log, so their changes cannot be followed"),
-            "leave them out (select.except), or ALTER TABLE ... SET LOGGED",
+            format!("{} -- or leave them out (select.except)", found.iter().map(statement).collect::<Vec<_>>().join("; ")),
         ));
     }
+    Ok(())
 }
 
 /// What the log says of an old row must name the key that the target is written by.
 fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>) {
     let followed = || tables.iter().filter(|table| table.persistence == Persistence::Logged && table.kind != TableKind::Foreign);
     let may_set = writes == Writes::Marker;
-    if let Some(names) = listed(followed().filter(|table| may_set && table.table.key.is_none() && table.replica_identity != 'f')) {
+    let keyless = || followed().filter(|table| may_set && table.table.key.is_none() && table.replica_identity != 'f');
+    if let Some(names) = listed(keyless()) {
         findings.push(Finding::warning(
             "key",
             format!("{names}: no key, and no full replica identity"),
-            "add a primary key, or let Godwit set REPLICA IDENTITY FULL (it must own the table); such a table is copied under one snapshot that may grow old",
+            format!("{} -- Godwit does so itself where the role owns the table; better add a primary key: without one a table is copied under one snapshot that may grow old", each(keyless(), "REPLICA IDENTITY FULL")),
         ));
     }
     let computes = |table: &&CatalogTable| table.table.key.is_none() && table.columns.iter().any(|column| column.generated == Some('v'));
@@ -172,12 +227,13 @@ fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>
             "ALTER TABLE ... REPLICA IDENTITY FULL on each new partition at once, or give the table a primary key",
         ));
     }
-    if let Some(names) = every(followed().filter(|table| table.table.key.is_some() && table.replica_identity == 'n')) {
+    let silent = || followed().filter(|table| table.table.key.is_some() && table.replica_identity == 'n');
+    if let Some(names) = every(silent()) {
         findings.push(Finding::blocker(
             "replica_identity",
             &codes::SETTING_UNSUITABLE,
             format!("{names}: REPLICA IDENTITY NOTHING, so the log does not say which row was changed"),
-            "ALTER TABLE ... REPLICA IDENTITY DEFAULT",
+            each(silent(), "REPLICA IDENTITY DEFAULT"),
         ));
     }
     if let Some(names) = listed(followed().filter(|table| table.table.key.is_some() && !table.table.key_is_exact)) {
@@ -191,14 +247,15 @@ fn identity(tables: &[CatalogTable], writes: Writes, findings: &mut Vec<Finding>
 /// A table can be published by its owner alone.
 async fn ownership(client: &Client, tables: &[CatalogTable], findings: &mut Vec<Finding>) -> Result<()> {
     let owners: Vec<&str> = tables.iter().map(|table| table.owner.as_str()).collect();
-    let sql = "SELECT o.name FROM unnest($1::text[]) AS o(name) WHERE NOT pg_has_role(current_user, o.name, 'USAGE')";
+    let sql = "SELECT DISTINCT o.name FROM unnest($1::text[]) AS o(name) WHERE NOT pg_has_role(current_user, o.name, 'USAGE') ORDER BY 1";
     let others: Vec<String> = client.query(sql, &[&owners]).await.map_err(error::from_server)?.iter().map(|row| row.get(0)).collect();
     if let Some(names) = every(tables.iter().filter(|table| others.contains(&table.owner))) {
+        let owners = others.iter().map(|owner| quote::identifier(owner)).collect::<Vec<_>>().join(", ");
         findings.push(Finding::blocker(
             "ownership",
             &codes::RIGHTS_MISSING,
             format!("the role does not own {names}, so it cannot publish them"),
-            "GRANT the owning role to it; `godwit check --grants` prints the statements",
+            format!("GRANT {owners} TO {}", role(client).await?),
         ));
     }
     Ok(())

@@ -6,7 +6,7 @@ use godwit_model::{Create, Existing, Finding, Present, Result, TableName, Target
 use tokio_postgres::Client;
 
 use super::source::{collations, pooler, version};
-use crate::{error, present, schema, writer};
+use crate::{error, lease, present, schema, writer};
 
 pub(crate) async fn target(client: &Client, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
@@ -42,29 +42,29 @@ fn long_names(needs: &TargetNeeds<'_>) -> Vec<Finding> {
 
 async fn rights(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
     let sql = "SELECT has_database_privilege(current_database(), 'CREATE') OR coalesce(has_schema_privilege(to_regnamespace('godwit')::oid, 'CREATE'), false),
-        has_database_privilege(current_database(), 'TEMP'), current_user::text";
+        has_database_privilege(current_database(), 'TEMP'), current_user::text, quote_ident(current_database())";
     let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
-    let role = crate::quote::identifier(row.get(2));
+    let (role, database) = (crate::quote::identifier(row.get(2)), row.get::<_, &str>(3));
     if !row.get::<_, bool>(0) {
         findings.push(Finding::blocker(
             "create_right",
             &codes::RIGHTS_MISSING,
             "the role may not create schemas in the target database, and Godwit keeps its checkpoint in one",
-            format!("GRANT CREATE ON DATABASE ... TO {role}"),
+            format!("GRANT CREATE ON DATABASE {database} TO {role}"),
         ));
     }
     if !row.get::<_, bool>(1) {
         findings.push(Finding::warning(
             "temporary_right",
             "the role may not make temporary tables; re-reading chunks needs them",
-            format!("GRANT TEMPORARY ON DATABASE ... TO {role}"),
+            format!("GRANT TEMPORARY ON DATABASE {database} TO {role}"),
         ));
     }
     if !writer::prepare(client).await? {
         findings.push(Finding::warning(
             "replica_role",
             "the role may not set session_replication_role: foreign keys and triggers of the target fire for what Godwit writes",
-            format!("on PostgreSQL 15 or newer GRANT SET ON PARAMETER session_replication_role TO {role}; else keep foreign keys and triggers away until finish"),
+            format!("GRANT SET ON PARAMETER session_replication_role TO {role} -- PostgreSQL 15 or newer; else keep foreign keys and triggers away until finish"),
         ));
     }
     Ok(())
@@ -110,7 +110,7 @@ async fn extensions(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec
             findings.push(Finding::blocker("types", &codes::TASK_UNSUPPORTED, what, remedy));
         } else if !may_be_made {
             let what = format!("only a superuser may make the extension {name} at the target");
-            let remedy = format!("let one run there: CREATE EXTENSION {}", crate::quote::identifier(name));
+            let remedy = format!("CREATE EXTENSION {} -- as a superuser, at the target", crate::quote::identifier(name));
             findings.push(Finding::blocker("types", &codes::RIGHTS_MISSING, what, remedy));
         }
     }
@@ -118,12 +118,13 @@ async fn extensions(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec
 }
 
 async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
-    let sql = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on'";
+    let sql = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), quote_ident(current_database() || '_utf8')";
     let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
     let encoding: &str = row.get(0);
     if encoding != "UTF8" {
         let what = format!("the target's encoding is {encoding}: characters that it lacks are refused");
-        findings.push(Finding::warning("encoding", what, "create the database with ENCODING 'UTF8'"));
+        let remedy = format!("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0 -- and name it as the target", row.get::<_, &str>(2));
+        findings.push(Finding::warning("encoding", what, remedy));
     }
     if row.get(1) {
         findings.push(Finding::blocker("standby", &codes::SETTING_UNSUITABLE, "the target is a standby", "name the primary"));
@@ -132,18 +133,37 @@ async fn settings(client: &Client, findings: &mut Vec<Finding>) -> Result<()> {
 }
 
 async fn existing(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
-    let names: Vec<_> = needs.mappings.iter().map(|mapping| mapping.target.clone()).collect();
+    // the rows of a task that has begun are its own
+    let begun = lease::installed(client).await? && !lease::ledger(client, &needs.task.name).await?.is_empty();
+    let mut names: Vec<_> = needs.mappings.iter().map(|mapping| mapping.target.clone()).collect();
+    let closed = present::unreadable(client, &names).await?;
+    if !closed.is_empty() {
+        let sql = "SELECT quote_ident(current_user), ARRAY(SELECT DISTINCT quote_ident(nspname) FROM pg_namespace WHERE nspname = ANY($1) AND NOT has_schema_privilege(oid, 'USAGE') ORDER BY 1)";
+        let schemas: Vec<&str> = closed.iter().map(|name| name.schema.as_str()).collect();
+        let row = client.query_one(sql, &[&schemas]).await.map_err(error::from_server)?;
+        let (role, schemas): (&str, Vec<&str>) = (row.get(0), row.get(1));
+        let usage = if schemas.is_empty() { String::new() } else { format!("GRANT USAGE ON SCHEMA {} TO {role}; ", schemas.join(", ")) };
+        let tables = closed.iter().map(crate::quote::table).collect::<Vec<_>>().join(", ");
+        let what = closed.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
+        findings.push(Finding::blocker(
+            "table_right",
+            &codes::RIGHTS_MISSING,
+            format!("tables are there already that the role may not read and write: {what}"),
+            format!("{usage}GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE {tables} TO {role} -- or membership in their owner"),
+        ));
+        names.retain(|name| !closed.contains(name));
+    }
     let present = present::read(client, &names).await?;
     let present: HashMap<&TableName, &Present> = present.iter().map(|present| (&present.table.name, present)).collect();
     for mapping in needs.mappings {
         let Some(there) = present.get(&mapping.target) else {
-            if needs.task.schema.create == Create::None {
+            if needs.task.schema.create == Create::None && !closed.contains(&mapping.target) {
                 let what = format!("the target has no table {}", mapping.target);
                 findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "create it, or let the task do so (schema.create)"));
             }
             continue;
         };
-        if needs.task.existing == Existing::Refuse && there.has_rows {
+        if needs.task.existing == Existing::Refuse && there.has_rows && !begun {
             let what = format!("the target table {} already holds rows", mapping.target);
             findings.push(Finding::blocker(
                 "existing",
@@ -153,7 +173,8 @@ async fn existing(client: &Client, needs: &TargetNeeds<'_>, findings: &mut Vec<F
             ));
         }
         if needs.task.existing != Existing::Replace {
-            fits(client, mapping, &there.table, findings).await?;
+            let of_file = matches!(needs.task.schema.create, Create::File(_));
+            fits(client, mapping, &there.table, of_file, findings).await?;
         }
     }
     Ok(())
@@ -163,6 +184,7 @@ async fn fits(
     client: &Client,
     mapping: &godwit_model::TableMapping,
     there: &godwit_model::Table,
+    of_file: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     for column in &mapping.columns {
@@ -175,7 +197,11 @@ async fn fits(
                 column.type_name,
                 found.unwrap_or("not there")
             );
-            findings.push(Finding::blocker("columns", &codes::SCHEMA_MISMATCH, what, "give it the source column's type"));
+            findings.push(match (of_file, found) {
+                // its values come as texts, and one that the type does not take is refused
+                (true, Some(_)) => Finding::note("columns", what),
+                _ => Finding::blocker("columns", &codes::SCHEMA_MISMATCH, what, "give it the source column's type"),
+            });
         }
     }
     if mapping.has_key() && !has_unique_over(there, &mapping.key_targets()) {

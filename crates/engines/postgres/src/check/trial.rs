@@ -13,6 +13,21 @@ fn trial_name(needs: &SourceNeeds<'_>) -> String {
 /// A publication of one of the tables, and a marker; under a short lock timeout, because users' work comes first.
 pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     let Some(table) = needs.tables.first() else { return Ok(()) };
+    let sql = "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(current_user)";
+    let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
+    if !row.get::<_, bool>(0) {
+        findings.push(Finding::blocker(
+            "publication",
+            &codes::RIGHTS_MISSING,
+            "the role may not make a publication in the source's database",
+            format!("GRANT CREATE ON DATABASE {} TO {}", row.get::<_, &str>(1), row.get::<_, &str>(2)),
+        ));
+        return Ok(());
+    }
+    // a table that is another's is told already
+    if findings.iter().any(|finding| matches!(finding.check, "ownership" | "tables")) {
+        return Ok(());
+    }
     client.batch_execute("BEGIN; SET LOCAL lock_timeout = '200ms'").await.map_err(error::from_server)?;
     let name = trial_name(needs);
     let made =
@@ -27,7 +42,7 @@ pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findin
                 "publication",
                 &codes::RIGHTS_MISSING,
                 format!("a trial publication was refused: {}", error.what()),
-                "GRANT CREATE ON DATABASE to the role, and ownership of the tables; `godwit check --grants` prints the statements",
+                "`godwit check --grants` prints all statements that are needed",
             )
         });
     }

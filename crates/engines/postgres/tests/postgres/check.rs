@@ -67,9 +67,192 @@ impl Case {
         assert!(said.contains(words), "{said}");
     }
 
+    /// Runs what a finding says, word for word.
+    async fn perform(&self, finding: &Finding) {
+        perform(&self.admin, finding.remedy.as_deref().unwrap()).await;
+    }
+
     async fn expect_nothing(&self, check: &str) {
         let findings = self.check().await;
         assert!(findings.iter().all(|finding| finding.check != check), "{findings:#?}");
+    }
+}
+
+/// What stands before the words is SQL, statement by statement.
+async fn perform(admin: &Client, remedy: &str) {
+    let sql = remedy.split(" -- ").next().unwrap();
+    for statement in sql.split("; ") {
+        admin.batch_execute(statement).await.unwrap_or_else(|problem| panic!("{problem:?} in {statement} of {remedy}"));
+    }
+}
+
+/// What is more than a note, without what other tests on the same server may cause.
+fn checks(findings: &[Finding]) -> Vec<&str> {
+    let of_others = |check: &str| matches!(check, "trial_slot" | "long_transaction" | "prepared_transaction");
+    findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note)
+        .map(|finding| finding.check)
+        .filter(|check| !of_others(check))
+        .collect()
+}
+
+#[tokio::test]
+async fn rights_that_lack_are_told_all_at_once_and_given_by_what_is_told() {
+    for server in versions() {
+        let (owner, role) = (format!("grantor{}", server.major()), format!("lacking{}", server.major()));
+        let schema = format!(
+            "CREATE ROLE {owner}; CREATE ROLE {role} LOGIN; CREATE SCHEMA \"Odd s\"; CREATE TABLE \"Odd s\".a (id serial PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (9); GRANT SELECT ON parted TO {role};
+             CREATE TABLE may (id int PRIMARY KEY); GRANT SELECT ON may TO {role}; CREATE SEQUENCE free; CREATE TABLE silent (id int PRIMARY KEY); ALTER TABLE silent REPLICA IDENTITY NOTHING;
+             CREATE TABLE keyless (v int); CREATE UNLOGGED TABLE quick (id int PRIMARY KEY); CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+             DO $$ DECLARE t text; BEGIN FOREACH t IN ARRAY ARRAY['\"Odd s\".a', 'b', 'parted', 'parted_1', 'may', 'silent', 'keyless', 'quick', 'hidden'] LOOP EXECUTE format('ALTER TABLE %s OWNER TO {owner}', t); END LOOP; END $$"
+        );
+        let case = Case::new(server, "lacking", &schema).await.with_role(&role);
+        let findings = case.check().await;
+        let told = [
+            "read_right",
+            "sequence_right",
+            "row_security",
+            "unlogged",
+            "key",
+            "replica_identity",
+            "ownership",
+            "replication_right",
+            "publication",
+        ];
+        assert_eq!(checks(&findings), told);
+        let unread = Case::found(&findings, "read_right", Severity::Blocker);
+        for table in ["Odd s.a", "public.b", "public.parted_1", "public.silent", "public.keyless", "public.quick", "public.hidden"] {
+            assert!(unread.contains(table), "{table} in {unread}");
+        }
+        assert!(!unread.contains("public.may"), "{unread}");
+        for finding in findings.iter().filter(|finding| told.contains(&finding.check)) {
+            case.perform(finding).await;
+        }
+        assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+    }
+}
+
+#[tokio::test]
+async fn settings_are_mended_by_what_is_told() {
+    let options = PostgresOptions::default()
+        .with_setting("wal_level", "replica")
+        .with_setting("max_replication_slots", "1")
+        .with_setting("max_slot_wal_keep_size", "64MB");
+    let Some(server) = Postgres::start(15, &options) else { return };
+    let schema = "CREATE TABLE t (id int PRIMARY KEY); SELECT pg_create_physical_replication_slot('taken')";
+    let case = Case::new(&server, "unready", schema).await;
+    let findings = case.check().await;
+    assert_eq!(checks(&findings), ["wal_level", "replication_slots", "slot_wal_keep"]);
+    for finding in findings.iter().filter(|finding| finding.severity > Severity::Note) {
+        case.perform(finding).await;
+    }
+    drop(case);
+    server.restart();
+    let case = Case { admin: client(&server.url("unready")).await, task: task(&server, "unready") };
+    assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn full_senders_are_told_and_given_room() {
+    let Some(server) = Postgres::start(18, &PostgresOptions::default().with_setting("max_wal_senders", "1")) else { return };
+    let case = Case::new(&server, "senders", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+    let mut other = case.task.clone();
+    other.name = godwit_model::TaskName::parse("other").unwrap();
+    let source = godwit_postgres::source(&other).unwrap();
+    let tables: Vec<_> = source.describe(&other).await.unwrap().tables.into_iter().map(Arc::new).collect();
+    // its snapshot is held by a sender
+    let held = source.establish(&tables, None).await.unwrap();
+    let findings = case.check().await;
+    assert_eq!(checks(&findings), ["wal_senders"]);
+    assert!(Case::found(&findings, "wal_senders", Severity::Warning).contains("max_wal_senders = 3"));
+    case.perform(&findings[0]).await;
+    drop((held, source, case));
+    server.restart();
+    let source = godwit_postgres::source(&other).unwrap();
+    let _held = source.establish(&tables, None).await.unwrap();
+    let case = Case { admin: client(&server.url("senders")).await, task: task(&server, "senders") };
+    assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn collations_of_another_version_are_told_and_refreshed() {
+    for server in versions() {
+        let case =
+            Case::new(server, "versioned", "CREATE TABLE t (id int PRIMARY KEY); CREATE COLLATION mine (provider = icu, locale = 'de')")
+                .await;
+        assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+        case.admin.batch_execute("UPDATE pg_collation SET collversion = '1.2.3' WHERE collname = 'mine'").await.unwrap();
+        let findings = case.check().await;
+        assert!(Case::found(&findings, "collation_version", Severity::Warning).contains("public.mine"));
+        case.perform(findings.iter().find(|finding| finding.check == "collation_version").unwrap()).await;
+        assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+        if server.major() < 15 {
+            continue;
+        }
+        let sql = "CREATE DATABASE versioned_whole ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de' LOCALE 'C' TEMPLATE template0";
+        case.admin.batch_execute(sql).await.unwrap();
+        let admin = client(&server.url("versioned_whole")).await;
+        admin.batch_execute("CREATE TABLE t (id text PRIMARY KEY)").await.unwrap();
+        let case = Case { admin, task: task(server, "versioned_whole") };
+        assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+        case.admin.batch_execute("UPDATE pg_database SET datcollversion = '1.2.3' WHERE datname = current_database()").await.unwrap();
+        let findings = case.check().await;
+        assert!(Case::found(&findings, "collation_version", Severity::Warning).contains("1.2.3"));
+        case.perform(findings.iter().find(|finding| finding.check == "collation_version").unwrap()).await;
+        assert_eq!(checks(&case.check().await), Vec::<&str>::new());
+    }
+}
+
+#[tokio::test]
+async fn what_the_target_lacks_is_mended_by_what_is_told() {
+    for server in versions() {
+        let mut case = Case::new(server, "lender", "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE \"Made\" (id int PRIMARY KEY)").await;
+        let source = godwit_postgres::source(&case.task).unwrap();
+        let mut of_tables = case.task.clone();
+        of_tables.schema.create = godwit_model::Create::Tables;
+        let description = source.describe(&of_tables).await.unwrap();
+        let mappings: Vec<_> = TableMapping::resolve_all(&[], &description.tables).unwrap().into_iter().map(Arc::new).collect();
+        let role = format!("receiver{}", server.major());
+        let sql = "CREATE DATABASE \"re ceiver\" ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
+        case.admin.batch_execute(sql).await.unwrap();
+        let there = client(&server.url("re%20ceiver")).await;
+        there
+            .batch_execute(&format!(
+                "CREATE ROLE {role} LOGIN; REVOKE ALL ON DATABASE \"re ceiver\" FROM PUBLIC; GRANT CONNECT ON DATABASE \"re ceiver\" TO {role};
+                 REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)"
+            ))
+            .await
+            .unwrap();
+        case.task.target = pair::endpoint(server, "re ceiver");
+        case.task.target.user = Some(role.clone());
+        let check = async |task: &Task| {
+            let needs = TargetNeeds { task, description: &description, mappings: &mappings };
+            godwit_postgres::target(task).unwrap().check(&needs).await.unwrap()
+        };
+        let findings = check(&case.task).await;
+        let told = ["create_right", "temporary_right", "replica_role", "schema_right", "encoding", "table_right"];
+        assert_eq!(checks(&findings), told);
+        for finding in &findings {
+            match finding.check {
+                // before 15 only a superuser may
+                "replica_role" if server.major() < 15 => {}
+                _ => perform(&there, finding.remedy.as_deref().unwrap()).await,
+            }
+        }
+        let rest: &[&str] = if server.major() < 15 { &["replica_role", "encoding", "existing"] } else { &["encoding", "existing"] };
+        assert_eq!(checks(&check(&case.task).await), rest);
+        let mut kept = case.task.clone();
+        kept.existing = godwit_model::Existing::Append;
+        assert_eq!(checks(&check(&kept).await), &rest[..rest.len() - 1]);
+        there.batch_execute("DELETE FROM t").await.unwrap();
+        assert_eq!(checks(&check(&case.task).await), &rest[..rest.len() - 1]);
+        // the database that was told
+        case.task.target = pair::endpoint(server, "re ceiver_utf8");
+        assert_eq!(case.task.target.user.as_deref(), Some("postgres"));
+        assert_eq!(checks(&check(&case.task).await), Vec::<&str>::new());
     }
 }
 
@@ -280,6 +463,11 @@ async fn a_standby_is_a_blocker_as_source_and_as_target() {
             let tables: Vec<_> = source.describe(&task).await.unwrap().tables.into_iter().map(Arc::new).collect();
             let findings = source.check(&SourceNeeds { task: &task, tables: &tables, changes: true }).await.unwrap();
             assert!(Case::found(&findings, "standby", Severity::Blocker).contains("primary"));
+            let mut named = task.clone();
+            named.source.port = Some(primary.port());
+            let at_primary = godwit_postgres::source(&named).unwrap();
+            let findings = at_primary.check(&SourceNeeds { task: &named, tables: &tables, changes: true }).await.unwrap();
+            assert!(findings.iter().all(|finding| finding.check != "standby"), "{findings:#?}");
             // loading alone is no business of the primary's
             let findings = source.check(&SourceNeeds { task: &task, tables: &tables, changes: false }).await.unwrap();
             assert!(findings.iter().all(|finding| finding.severity < Severity::Blocker), "{findings:#?}");
@@ -323,7 +511,11 @@ async fn an_extension_that_the_target_lacks_or_only_a_superuser_makes_is_told() 
     let types: Vec<&Finding> = findings.iter().filter(|finding| finding.check == "types").collect();
     assert_eq!(types.len(), 2, "{types:#?}");
     assert!(types.iter().any(|finding| finding.what.contains("no_such_thing") && finding.severity == Severity::Blocker));
-    assert!(types.iter().any(|finding| finding.remedy.as_ref().is_some_and(|remedy| remedy.contains("CREATE EXTENSION \"file_fdw\""))));
+    let closed = types.iter().find(|finding| finding.what.contains("file_fdw")).unwrap();
+    perform(&client(&server.url("bare")).await, closed.remedy.as_deref().unwrap()).await;
+    let findings = godwit_postgres::target(&task).unwrap().check(&needs).await.unwrap();
+    let types: Vec<&Finding> = findings.iter().filter(|finding| finding.check == "types").collect();
+    assert!(types.len() == 1 && types[0].what.contains("no_such_thing"), "{types:#?}");
 }
 
 #[tokio::test]
