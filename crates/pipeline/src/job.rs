@@ -340,7 +340,7 @@ impl Shared {
                     exact = None;
                 }
                 let routes = self.job.routes_of(facts)?;
-                match self.loader(setup.lease, &routes, facts)?.run(facts, exact.take()).await {
+                match self.loader(setup, &routes, facts).await?.run(facts, exact.take()).await {
                     Ok(indexed) => {
                         if indexed {
                             entries.push(facts::done_entry("indexed"));
@@ -375,7 +375,7 @@ impl Shared {
                 true => None,
                 false => Some(setup.source.snapshot().await?),
             };
-            self.loader(setup.lease, routes, facts)?.run(facts, exact).await?;
+            self.loader(setup, routes, facts).await?.run(facts, exact).await?;
             setup.record(facts, vec![facts::done_entry("loaded")]).await?;
         }
         setup.after_load(facts).await?;
@@ -469,14 +469,15 @@ impl Shared {
         setup.target.set_sequences(setup.lease, &values).await
     }
 
-    fn loader(&self, lease: &Lease, routes: &[Route], facts: &Facts) -> Result<Loader> {
+    async fn loader(&self, setup: &Setup<'_>, routes: &[Route], facts: &Facts) -> Result<Loader> {
         let Job { task, source, target, observer, .. } = &*self.job;
+        let other_types = setup.other_types(routes).await?;
         let mut routes = routes.to_vec();
         routes.sort_by_key(|route| std::cmp::Reverse(route.table.estimated_bytes));
         Ok(Loader {
             source: source.clone(),
             target: target.clone(),
-            lease: lease.clone(),
+            lease: setup.lease.clone(),
             routes,
             readers: task.limits.source_connections.min(task.limits.target_connections).max(1),
             writers: task.limits.target_connections.max(1),
@@ -488,6 +489,7 @@ impl Shared {
             alone: !task.phases.changes,
             tasks: self.tasks.clone(),
             native: source.capabilities().dialect == target.capabilities().dialect,
+            other_types,
             observer: observer.clone(),
         })
     }

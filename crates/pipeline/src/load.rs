@@ -5,7 +5,7 @@
 //! soon as another snapshot is needed (age, a crash, a lost connection) all keys are made and the fact `inexact` is
 //! recorded, in this order; from then on chunks are upserts and replay is convergent up to P1 (decision 0010).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +55,10 @@ pub(crate) struct Loader {
     /// About how much of a table one chunk holds.
     pub chunk_bytes: u64,
     pub snapshot_age: Duration,
-    /// Whether native blocks may pass unread.
+    /// Whether native blocks may pass unread; tables of `other_types` travel as rows all the same.
     pub native: bool,
+    /// Target tables with columns of other types than the source's: a person's own.
+    pub other_types: HashSet<TableName>,
     /// Rows may be there already, from before.
     pub over_old_rows: bool,
     /// Rows that are not the source's are there and stay: only inserts leave them alone.
@@ -348,7 +350,8 @@ impl Loader {
     async fn copy(&self, job: &Job, view: &Mutex<View>) -> Result<ChunkWritten> {
         let (snapshot, plain) = self.snapshot(view, job.route.mapping.has_key()).await?;
         let mapping = &*job.route.mapping;
-        let spec = ReadSpec { mapping, chunk: &job.chunk, native: self.native, block_bytes: BLOCK_BYTES };
+        let native = self.native && !self.other_types.contains(&mapping.target);
+        let spec = ReadSpec { mapping, chunk: &job.chunk, native, block_bytes: BLOCK_BYTES };
         let mut rows = snapshot.read(&spec).await?;
         let new = plain && job.generation == 1;
         let mode = if new || !mapping.has_key() { ChunkMode::Insert } else { ChunkMode::Upsert };

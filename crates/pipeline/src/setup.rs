@@ -156,18 +156,39 @@ impl Setup<'_> {
         let kept = facts.existing()?.unwrap_or_default();
         let made = routes.iter().filter(|route| !kept.contains(&route.mapping.target));
         let made: HashMap<&TableName, &Route> = made.map(|route| (&route.mapping.target, route)).collect();
-        if self.task.schema.changes != DdlPolicy::Carry || self.task.schema.create == Create::None {
+        // what a person's file makes is as it says; only columns that came since are added
+        let of_file = matches!(self.task.schema.create, Create::File(_));
+        let ours = self.task.schema.create != Create::None && (!of_file || facts.is_done("resync"));
+        if self.task.schema.changes != DdlPolicy::Carry || !ours {
             return Ok(());
         }
         let names: Vec<TableName> = made.keys().map(|name| (*name).clone()).collect();
         for present in self.target.present(&names).await? {
             let Some(route) = made.get(&present.table.name) else { continue };
             let before = as_present(&route.mapping, &present.table);
-            if !is_same_set(&before, &route.mapping) {
-                self.target.alter(self.lease, &Alteration { before: &before, after: &route.mapping, fills: &[] }, &[]).await?;
+            let after = if of_file { with_all_of(&before, &route.mapping) } else { TableMapping::clone(&route.mapping) };
+            if !is_same_set(&before, &after) {
+                self.target.alter(self.lease, &Alteration { before: &before, after: &after, fills: &[] }, &[]).await?;
             }
         }
         Ok(())
+    }
+
+    /// Where a person's file makes the tables, those with columns of other types than the source's: a store's own form of
+    /// a value is one type's alone.
+    pub async fn other_types(&self, routes: &[Route]) -> Result<HashSet<TableName>> {
+        if !matches!(self.task.schema.create, Create::File(_)) {
+            return Ok(HashSet::new());
+        }
+        let names: Vec<TableName> = routes.iter().map(|route| route.mapping.target.clone()).collect();
+        let present = self.target.present(&names).await?;
+        let tables: HashMap<&TableName, &Table> = present.iter().map(|present| (&present.table.name, &present.table)).collect();
+        let differs = |mapping: &TableMapping, there: &Table| {
+            let column = |mapped: &ColumnMapping| there.column(&mapped.target).map(|index| there.columns[index].type_name.as_str());
+            mapping.columns.iter().any(|mapped| column(mapped) != Some(mapped.type_name.as_str()))
+        };
+        let other = routes.iter().filter(|route| tables.get(&route.mapping.target).is_some_and(|there| differs(&route.mapping, there)));
+        Ok(other.map(|route| route.mapping.target.clone()).collect())
     }
 
     /// Every key that waits, before its table is altered.
@@ -223,6 +244,12 @@ fn as_present(mapping: &TableMapping, there: &Table) -> TableMapping {
         }
     };
     TableMapping { columns: there.columns.iter().filter(|column| !column.generated).map(column).collect(), ..mapping.clone() }
+}
+
+/// The columns that are there, and those of the mapping that are not.
+fn with_all_of(there: &TableMapping, mapping: &TableMapping) -> TableMapping {
+    let missing = mapping.columns.iter().filter(|column| there.columns.iter().all(|known| known.target != column.target));
+    TableMapping { columns: there.columns.iter().chain(missing).cloned().collect(), ..mapping.clone() }
 }
 
 fn is_same_set(one: &TableMapping, other: &TableMapping) -> bool {

@@ -34,6 +34,7 @@ mod mapping;
 mod network;
 mod rights;
 mod schema_changes;
+mod schema_file;
 mod stops;
 mod versions;
 mod without_pg_dump;
