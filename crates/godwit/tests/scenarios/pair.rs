@@ -288,7 +288,13 @@ macro_rules! on_every_engine {
         mod postgres_read_only {
             $(#[test] fn $scenario() { $crate::pair::play(stringify!($scenario), 15, 18, $crate::postgres::Tier::ReadOnly, super::$scenario); })*
         }
-        // the versions between, in a long run
+        // one version on both sides, the oldest, and the versions between, in a long run
+        mod postgres_18 {
+            $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres_if_long(18, 18) { super::$scenario(&pair); } })*
+        }
+        mod postgres_14_to_18 {
+            $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres_if_long(14, 18) { super::$scenario(&pair); } })*
+        }
         mod postgres_14_to_16 {
             $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres_if_long(14, 16) { super::$scenario(&pair); } })*
         }
