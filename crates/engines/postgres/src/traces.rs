@@ -39,6 +39,6 @@ pub(crate) async fn remove(session: &Session, task: &Task) -> Result<()> {
     changes::release(session, &name, session.major()).await?;
     match task.writes {
         Writes::Marker => establish::drop_and_restore(session, &name).await,
-        Writes::Never => Ok(()),
+        Writes::Never => changes::end_hurries(session, &name).await,
     }
 }

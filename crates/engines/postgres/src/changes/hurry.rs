@@ -9,6 +9,7 @@ use std::time::Duration;
 use godwit_model::{EndpointConfig, Result};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_postgres::Client;
 
 use super::awaited::Awaited;
 use crate::{connect, error, quote};
@@ -19,6 +20,27 @@ const AFTER: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(5);
 /// The record is flushed long before; the slot then waits for transactions that are open, and we do not.
 const WITHIN: &str = "SET statement_timeout = '500ms'";
+
+/// The server tells nobody when a session is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Whatever still holds a session then is not waited for: the slot goes with it all the same.
+const MOST_LOOKS: u32 = 100;
+
+fn slots(name: &str) -> String {
+    format!("{name}_hurry_")
+}
+
+/// Ends what a stream that is gone may have left at work for a moment.
+pub(crate) async fn end_hurries(client: &Client, name: &str) -> Result<()> {
+    let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE starts_with(slot_name, $1) AND temporary AND active_pid IS NOT NULL";
+    for _ in 0..MOST_LOOKS {
+        if client.query(sql, &[&slots(name)]).await.map_err(error::from_server)?.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
 
 /// At most one at a time, which ends with its owner.
 pub(super) struct Hurry {
@@ -50,7 +72,7 @@ impl Hurry {
     pub(super) fn begin(&mut self) {
         self.stop();
         self.last = Some(Instant::now());
-        let (endpoint, slot) = (self.endpoint.clone(), format!("{}_hurry_{:08x}", self.name, fastrand::u32(..)));
+        let (endpoint, slot) = (self.endpoint.clone(), format!("{}{:08x}", slots(&self.name), fastrand::u32(..)));
         self.work = Some(tokio::spawn(async move {
             if let Err(error) = flush(&endpoint, &slot).await {
                 tracing::debug!(%error, "the source's log could not be flushed");

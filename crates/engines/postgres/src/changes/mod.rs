@@ -16,4 +16,5 @@ mod slot;
 
 pub(crate) use awaited::{Awaited, Wanted};
 pub(crate) use feed::ChangeFeed;
+pub(crate) use hurry::end_hurries;
 pub(crate) use slot::{Slot, backlog, missing, release, same_system};
