@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use godwit_model::{Error, Result, Table, Trace, codes};
-use godwit_pipeline::{DifferenceKind, Job, Removal, Running, TableReport, VerifyReport};
+use godwit_pipeline::{Completion, DifferenceKind, Job, Leftover, Removal, Running, TableReport, VerifyReport};
 use godwit_store::StateFolder;
 use serde_json::{Value as Json, json};
 
@@ -51,29 +51,53 @@ fn verified(report: &VerifyReport, repaired: Option<(u64, &VerifyReport)>) -> An
 
 /// How a finish went on: with a proof, or with differences and nothing removed.
 pub async fn complete(running: &mut Running, read_only_source: bool, changes: u64) -> Result<Answer> {
-    let report = running.complete(read_only_source).await;
-    let not_finished = report.as_ref().map_or(true, |report| report.as_ref().is_some_and(|report| !report.is_equal()));
+    let found = running.complete(read_only_source).await;
+    let not_finished = found.as_ref().map_or(true, |found| !found.is_equal());
     if read_only_source && not_finished {
         admit_writers(running.job()).await?;
     }
-    let report = report?;
-    let equal = report.as_ref().is_none_or(VerifyReport::is_equal);
+    let found = found?;
+    let (report, equal) = (&found.rows, found.is_equal());
     let mut text = report.as_ref().map(|report| table_lines(report, "now")).unwrap_or_default();
+    text.push_str(&structure_lines(&found));
     if changes > 0 {
         let _ = writeln!(text, "{} applied by this process", counted(changes, "change"));
     }
-    text.push_str(match (&report, equal) {
+    text.push_str(match (report, equal) {
         (None, _) => "finished; not verified, as the task says\n",
-        (_, true) => "finished: source and target are equal\n",
+        (_, true) if found.left.is_empty() => "finished: source and target are equal\n",
+        (_, true) => "finished: source and target hold equal rows; their structure differs as listed above\n",
         (_, false) => {
             "NOT EQUAL: nothing was removed, the task can go on\n  look at the rows, then `godwit verify --repair`, then finish again\n"
         }
     });
     let json = json!({
         "result": "finish", "equal": report.as_ref().map(VerifyReport::is_equal), "rows": report.as_ref().map(VerifyReport::rows),
-        "changes": changes, "tables": report.as_ref().map(tables_json),
+        "changes": changes, "tables": report.as_ref().map(tables_json), "structure": structure_json(&found),
+        "structure_not_compared": found.owned_by_others,
     });
     Ok(Answer::new(!equal, json, text).with_keys(report.as_ref().map(keys).unwrap_or_default()))
+}
+
+/// What of the target's structure is not as at the source, each with the statements that mend it.
+fn structure_lines(found: &Completion) -> String {
+    let mut text = String::new();
+    for Leftover { what, why, statements } in &found.left {
+        let _ = writeln!(text, "  differs: {what}: {why}");
+        for statement in statements {
+            let _ = writeln!(text, "    {};", statement.trim_end().trim_end_matches(';'));
+        }
+    }
+    if found.owned_by_others > 0 {
+        let tables = counted(found.owned_by_others as u64, "table");
+        let _ = writeln!(text, "  the structure of {tables} was not made by the task, and was not compared");
+    }
+    text
+}
+
+fn structure_json(found: &Completion) -> Vec<Json> {
+    let one = |left: &Leftover| json!({"what": left.what, "why": left.why, "statements": left.statements});
+    found.left.iter().map(one).collect()
 }
 
 /// A finish that did not come to its end must not keep users out.

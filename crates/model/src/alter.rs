@@ -1,6 +1,6 @@
 //! Schema changes in mid-stream: how a table looks at one moment, and what a change made of it.
 
-use crate::mapping::TableMapping;
+use crate::mapping::{ColumnMapping, TableMapping};
 use crate::name::TableName;
 use crate::schema::Table;
 use crate::value::Value;
@@ -39,10 +39,13 @@ pub struct Altered {
     pub table: Table,
     /// Columns that are new, each with the value that every row which was there before got. Complete where `proved`.
     pub fills: Vec<(String, Value)>,
+    /// Columns that only got another name, old and new: those that the source can prove, and whose names both no other
+    /// column had in between.
+    pub renamed: Vec<(String, String)>,
     /// Whether it is certain that since the look before rows changed outside of the log in no other way than by `fills`
     /// and by columns that went.
     pub proved: bool,
-    /// Whether it is certain that no column only got another name.
+    /// Whether it is certain that no column got another name but for those of `renamed`.
     pub distinct: bool,
     /// As of now: its columns may be further than those asked about.
     pub look: Appearance,
@@ -55,4 +58,29 @@ pub struct Alteration<'a> {
     pub after: &'a TableMapping,
     /// By the source's name: what rows that are there get in a new column; NULL where it is not named.
     pub fills: &'a [(String, Value)],
+    /// The source's names, old and new, of columns that keep their rows' values under another name.
+    pub renamed: &'a [(String, String)],
+}
+
+impl Alteration<'_> {
+    /// What a column of `after` is in `before`.
+    pub fn known(&self, column: &ColumnMapping) -> Option<&ColumnMapping> {
+        let old = self.renamed.iter().find(|(_, new)| *new == column.source).map(|(old, _)| old.as_str());
+        match old {
+            Some(old) => self.before.columns.iter().find(|other| other.source == old),
+            None => self.before.columns.iter().find(|other| other.target == column.target),
+        }
+    }
+
+    /// Columns of `before` that `after` does not have under any name.
+    pub fn gone(&self) -> impl Iterator<Item = &ColumnMapping> {
+        let kept = |column: &ColumnMapping| self.after.columns.iter().any(|other| self.known(other) == Some(column));
+        self.before.columns.iter().filter(move |column| !kept(column))
+    }
+
+    /// Target names that change, old and new.
+    pub fn moved(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.after.columns.iter().filter_map(|column| Some((self.known(column)?, column)));
+        pairs.map(|(old, new)| (old.target.as_str(), new.target.as_str())).filter(|(old, new)| old != new)
+    }
 }

@@ -21,6 +21,7 @@ mod mapping;
 mod write;
 
 mod alter;
+mod structure;
 
 mod examine;
 mod source;
@@ -45,6 +46,7 @@ pub use schema::{Column, Description, Key, NotCarried, SchemaItem, SequenceValue
 pub use source::{
     Capabilities, ChangeStream, Chunk, ChunkEnd, Established, LoadBlock, Look, ReadSpec, RowReader, Snapshot, Source, SourceNeeds, Trace,
 };
+pub use structure::{Bearing, Feature, Scope};
 pub use target::{
     Applied, Applier, ChunkMode, ChunkWrite, ChunkWritten, Entry, Holder, Lease, LeaseRecord, Mismatch, Present, Target, TargetNeeds,
 };

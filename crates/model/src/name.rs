@@ -13,6 +13,12 @@ impl TableName {
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         TableName { schema: schema.into(), name: name.into() }
     }
+
+    /// The glob that covers this name alone.
+    pub fn pattern(&self) -> String {
+        let escaped = |name: &str| name.replace('\\', "\\\\").replace('*', "\\*").replace('.', "\\.");
+        format!("{}.{}", escaped(&self.schema), escaped(&self.name))
+    }
 }
 
 impl fmt::Display for TableName {
@@ -110,6 +116,16 @@ impl GlobPiece {
 #[cfg(test)]
 mod tests {
     use super::glob_matches as matches;
+    use super::{TableName, glob_split};
+
+    #[test]
+    fn a_names_pattern_covers_it_alone() {
+        let name = TableName::new("a.b", "c*\\d");
+        let pattern = name.pattern();
+        let (schema, table) = glob_split(&pattern).unwrap();
+        assert!(matches(schema, &name.schema) && matches(table, &name.name), "{pattern}");
+        assert!(!matches(table, "cx\\d"));
+    }
 
     #[test]
     fn a_star_covers_any_run() {

@@ -16,6 +16,7 @@ use crate::mapping::TableMapping;
 use crate::name::TableName;
 use crate::position::{Marker, Position};
 use crate::schema::{Description, SequenceValue, Table};
+use crate::structure::Feature;
 use crate::task::Task;
 
 /// A store that rows and changes come from. One value serves one task; methods may be called side by side unless said
@@ -72,6 +73,13 @@ pub trait Source: Send + Sync {
     /// the stream does not state of a column (NOT NULL) comes from the catalog where it agrees. `DDL_STOPPED` where the
     /// columns cannot be told, or such a change cannot be carried.
     async fn altered(&self, before: &Table, look: &Appearance, columns: &[(String, String)]) -> Result<Altered>;
+
+    /// The names of the tables that the task selects now. Cheap: asked again and again, to see what has come.
+    async fn selected(&self, task: &Task) -> Result<Vec<TableName>>;
+
+    /// What these tables are besides their rows, spelled as a target of the same dialect spells it, with the mapping's names.
+    /// What cannot be said with those names is left out. In an order in which all of it can be made. Columns' own first.
+    async fn structure(&self, mappings: &[Arc<TableMapping>]) -> Result<Vec<Feature>>;
 
     /// The rows of `keys` (key columns in the mapping's order) as they are now; those that are gone are missing.
     /// Values in the order of the mapping's columns, encoded as the change stream encodes them.

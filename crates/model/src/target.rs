@@ -14,6 +14,7 @@ use crate::name::TableName;
 use crate::position::Checkpoint;
 use crate::schema::{Description, SchemaItem, SequenceValue, Table};
 use crate::source::{Capabilities, RowReader, Trace};
+use crate::structure::Feature;
 use crate::task::{Task, TaskName};
 use crate::write::Group;
 
@@ -78,7 +79,7 @@ pub trait Target: Send + Sync {
     /// Gives a table the columns of `alteration.after` and writes the entries, in one durable transaction under the lease.
     ///
     /// Columns of `before` that `after` does not have go, with whatever is the target's own on them (an object that
-    /// depends on one refuses: `DDL_STOPPED`). New ones are added, open to NULL, and filled. One whose type differs between
+    /// depends on one refuses: `DDL_STOPPED`). Those of `renamed` keep their values under the new name. New ones are added, open to NULL, and filled. One whose type differs between
     /// the two is turned, its values with it where the types allow, else emptied. What is there already as asked is left as
     /// it is, so that the call may be repeated until the entries are there, and a person may do the same by hand before.
     /// The table's other columns and rows stay as they are.
@@ -86,6 +87,11 @@ pub trait Target: Send + Sync {
     /// A store that commits each DDL by itself records the intent first, alters, compares its catalog with what was asked,
     /// and writes the entries last; the entries alone say that it is done.
     async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()>;
+
+    /// What the target tables of these mappings are besides their rows. One that is spelled otherwise than that of the same
+    /// name among `asked` and means the same, or that a table like this cannot have, is given as `asked` has it. Changes
+    /// nothing.
+    async fn structure(&self, mappings: &[Arc<TableMapping>], asked: &[Feature]) -> Result<Vec<Feature>>;
 
     /// Writes one chunk and its mark in one durable transaction under the lease. Asks `rows.finish()` before it
     /// commits; a stale chunk is rolled back. Called side by side for different chunks.

@@ -59,6 +59,25 @@ pub(crate) fn is_only_wider(before: &Appearance, after: &[(String, String)]) -> 
     difference.gone.is_empty() && difference.retyped.is_empty() && !difference.added.is_empty()
 }
 
+/// The same, with names that are known to have changed.
+fn described_as(before: &Appearance, after: &[(String, String)], renamed: &[(String, String)]) -> String {
+    let old = |name: &String| renamed.iter().find(|(_, new)| new == name).map_or(name, |(old, _)| old).clone();
+    let under_old: Vec<(String, String)> = after.iter().map(|(name, kind)| (old(name), kind.clone())).collect();
+    let names: Vec<String> = renamed.iter().map(|(old, new)| format!("renamed {old} to {new}")).collect();
+    match (names.is_empty(), before.columns == under_old) {
+        (true, _) => describe(before, after),
+        (false, true) => names.join("; "),
+        (false, false) => format!("{}; {}", names.join("; "), describe(before, &under_old)),
+    }
+}
+
+/// Chunks and changes of the time before have the old name, and a change of that time does not tell which it means.
+fn renamed_in_load(table: &Table, renamed: &[(String, String)]) -> Error {
+    let names: Vec<String> = renamed.iter().map(|(old, new)| format!("{old} to {new}")).collect();
+    refusal(&table.name, format!("columns were renamed before the table was whole at the target: {}", names.join(", ")))
+        .remedy("begin anew with `run --resync`: it makes the target's columns those of the source")
+}
+
 /// In words for a person.
 pub(crate) fn describe(before: &Appearance, after: &[(String, String)]) -> String {
     let Difference { added, gone, retyped } = Difference::between(&before.columns, after);
@@ -79,11 +98,12 @@ fn refusal(table: &TableName, what: String) -> Error {
         .effect("every transaction before the schema change is applied, none after it")
 }
 
-/// What cannot be carried, before anything is asked or done.
-fn refuse(rules: &[MapRule], table: &Table, look: &Appearance, after: &[(String, String)]) -> Result<()> {
+/// What cannot be carried, whatever the source says besides.
+fn refuse(rules: &[MapRule], table: &Table, look: &Appearance, after: &[(String, String)], altered: &Altered) -> Result<()> {
     let difference = Difference::between(&look.columns, after);
     let key = table.key_names();
-    if let Some(column) = difference.gone.iter().chain(&difference.retyped).find(|name| key.contains(name)) {
+    let kept = |name: &&&str| !altered.renamed.iter().any(|(old, _)| old == *name);
+    if let Some(column) = difference.gone.iter().filter(kept).chain(&difference.retyped).find(|name| key.contains(name)) {
         return Err(refusal(&table.name, format!("column `{column}` belongs to the key and was dropped, renamed or got another type"))
             .remedy("alter the target alike, then start anew with `run --resync`"));
     }
@@ -177,13 +197,13 @@ impl Replay {
     pub(crate) async fn carry(&self, facts: &mut Facts, checkpoint: Option<&Checkpoint>, altering: &Altering) -> Result<()> {
         let position = checkpoint.map(|checkpoint| checkpoint.position.clone());
         for (name, layout) in &altering.layouts {
-            let ahead = Ahead { position: position.clone(), fills: Vec::new() };
+            let ahead = Ahead { position: position.clone(), ..Ahead::default() };
             self.alter(facts, name, &stated(layout), Place::Before(ahead)).await?;
         }
         for name in altering.announced.iter().filter(|name| !altering.layouts.contains_key(*name)) {
             let Some(route) = self.routes.iter().find(|route| route.table.name == *name) else { continue };
             refuse_without_key(route)?;
-            let ahead = facts::ahead_entry(name, &Ahead { position: position.clone(), fills: Vec::new() });
+            let ahead = facts::ahead_entry(name, &Ahead { position: position.clone(), ..Ahead::default() });
             self.note(facts, self.window(facts, name, vec![ahead])).await?;
         }
         Ok(())
@@ -191,21 +211,27 @@ impl Replay {
 
     /// Gives the target's table the columns that the source's has.
     async fn alter(&self, facts: &mut Facts, name: &TableName, columns: &[(String, String)], place: Place) -> Result<()> {
+        let is_loose = matches!(place, Place::Load);
         let route = self.routes.iter().find(|route| route.table.name == *name);
         let route = route.ok_or_else(|| Error::internal("a table that is not selected was altered"))?;
         let look = facts.look(name)?.ok_or_else(|| Error::internal("a table that was never seen was altered"))?;
-        refuse(&self.rules, &route.table, &look, columns)?;
         let altered = self.source.altered(&route.table, &look, columns).await?;
+        refuse(&self.rules, &route.table, &look, columns, &altered)?;
+        if is_loose && !altered.renamed.is_empty() {
+            return Err(renamed_in_load(&route.table, &altered.renamed));
+        }
         judge(&route.table, &look, columns, &altered)?;
         let mapping = remapped(&self.rules, &route.mapping, &altered.table)?;
-        let what = describe(&look, columns);
+        let what = described_as(&look, columns, &altered.renamed);
         // of an older moment where the catalog is further: then it proves nothing that it should not
         let stamp = if altered.look.fits(columns) { altered.look.stamp.clone() } else { look.stamp.clone() };
         let seen = Appearance { columns: columns.to_vec(), in_parts: altered.look.in_parts, stamp };
         let mut entries = vec![facts::table_entry(&altered.table), facts::look_entry(name, &seen)];
-        let is_loose = matches!(place, Place::Load);
         entries.push(match place {
-            Place::Before(ahead) => facts::ahead_entry(name, &Ahead { fills: altered.fills.clone(), ..ahead }),
+            Place::Before(ahead) => {
+                let (fills, renamed) = (altered.fills.clone(), altered.renamed.clone());
+                facts::ahead_entry(name, &Ahead { fills, renamed, ..ahead })
+            }
             Place::Here => facts::ahead_removal(name),
             Place::Load => facts::loose_entry(name),
         });
@@ -213,7 +239,8 @@ impl Replay {
             entries = self.window(facts, name, entries);
         }
         failpoint("ddl.intent");
-        let alteration = Alteration { before: &route.mapping, after: &mapping, fills: &altered.fills };
+        let (fills, renamed) = (&altered.fills[..], &altered.renamed[..]);
+        let alteration = Alteration { before: &route.mapping, after: &mapping, fills, renamed };
         self.target.alter(&self.lease, &alteration, &entries).await?;
         failpoint("ddl.done");
         facts.apply(&entries);
@@ -395,7 +422,7 @@ mod tests {
     }
 
     fn altered(after: &Appearance, distinct: bool) -> Altered {
-        Altered { table: table(after), fills: vec![], proved: false, distinct, look: after.clone() }
+        Altered { table: table(after), fills: vec![], renamed: vec![], proved: false, distinct, look: after.clone() }
     }
 
     #[test]
@@ -405,6 +432,9 @@ mod tests {
         assert_eq!(describe(&before, &columns("id:int a:int b:text")), "another type for a");
         assert_eq!(describe(&before, &columns("id:int c:text b:text")), "added c; dropped or renamed a");
         assert_eq!(describe(&before, &columns("id:int b:text a:text")), "its columns were put in another order");
+        let renamed = [("a".to_owned(), "z".to_owned())];
+        assert_eq!(described_as(&before, &columns("id:int z:text b:text"), &renamed), "renamed a to z");
+        assert_eq!(described_as(&before, &columns("id:int z:text b:text c:int"), &renamed), "renamed a to z; added c");
     }
 
     #[test]
@@ -418,7 +448,9 @@ mod tests {
     #[test]
     fn keys_mapped_columns_and_swapped_names_are_refused() {
         let before = look("id:int a:text b:text");
-        let refused = |rules: &[MapRule], after: &str| refuse(rules, &table(&before), &before, &columns(after)).unwrap_err();
+        let judged =
+            |rules: &[MapRule], after: &str| refuse(rules, &table(&before), &before, &columns(after), &altered(&look(after), true));
+        let refused = |rules: &[MapRule], after: &str| judged(rules, after).unwrap_err();
         assert!(refused(&[], "id:bigint a:text b:text").what().contains("`id`"));
         let swapped = look("id:int b:text a:text");
         let error = judge(&table(&before), &before, &swapped.columns, &altered(&swapped, false)).unwrap_err();
@@ -429,7 +461,9 @@ mod tests {
             columns: [("a".to_owned(), ColumnRule::Rename("z".into()))].into_iter().collect(),
         };
         assert!(refused(&[rule], "id:int b:text").what().contains("the task maps"));
-        refuse(&[], &table(&before), &before, &columns("id:int b:int c:text")).unwrap();
+        judged(&[], "id:int b:int c:text").unwrap();
+        let renamed = Altered { renamed: vec![("id".into(), "number".into())], ..altered(&look("number:int a:text b:text"), true) };
+        refuse(&[], &table(&before), &before, &columns("number:int a:text b:text"), &renamed).unwrap();
     }
 
     #[test]

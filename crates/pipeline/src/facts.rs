@@ -37,12 +37,14 @@ pub(crate) struct Plan {
 }
 
 /// The target was altered for the sake of one transaction, whose changes may still use older layouts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Ahead {
     /// Of the checkpoint that the transaction follows.
     pub position: Option<Position>,
     /// Columns that such a change does not have, each with what rows of its time hold in it.
     pub fills: Vec<(String, Value)>,
+    /// Columns that such a change has under another name, old and new.
+    pub renamed: Vec<(String, String)>,
 }
 
 impl Facts {
@@ -66,7 +68,7 @@ impl Facts {
 
     /// Entries that take back all but what was made at the target: the task begins anew over a target that stays.
     pub fn begin_anew(&self) -> Vec<Entry> {
-        let kept = |key: &str| key == "existing" || key == "indexed" || key.starts_with("step/");
+        let kept = |key: &str| matches!(key, "existing" | "indexed" | "objects") || key.starts_with("step/");
         let gone = self.entries.keys().filter(|key| !kept(key)).map(|key| removal(key));
         gone.chain([done_entry("inexact"), done_entry("resync")]).collect()
     }
@@ -108,6 +110,15 @@ impl Facts {
         self.json("existing", |json| {
             let tables = json.get("tables")?.as_array()?.iter();
             tables.map(|table| Some(TableName::new(table.get(0)?.as_str()?, table.get(1)?.as_str()?))).collect()
+        })
+    }
+
+    /// Objects of the target's tables that came there by the task, once all are made: table and name.
+    pub fn objects(&self) -> Result<Option<HashSet<(TableName, String)>>> {
+        self.json("objects", |json| {
+            let text = |object: &Json, at: usize| object.get(at)?.as_str().map(str::to_owned);
+            let objects = json.get("objects")?.as_array()?.iter();
+            objects.map(|object| Some((TableName::new(text(object, 0)?, text(object, 1)?), text(object, 2)?))).collect()
         })
     }
 
@@ -233,6 +244,13 @@ pub(crate) fn existing_entry(tables: &[TableName], with_rows: bool) -> Entry {
     entry("existing", json!({"v": VERSION, "tables": tables, "with_rows": with_rows}))
 }
 
+pub(crate) fn objects_entry(objects: &HashSet<(TableName, String)>) -> Entry {
+    let mut objects: Vec<_> = objects.iter().collect();
+    objects.sort();
+    let objects: Vec<Json> = objects.into_iter().map(|(table, what)| json!([table.schema, table.name, what])).collect();
+    entry("objects", json!({"v": VERSION, "objects": objects}))
+}
+
 pub(crate) fn plan_entry(table: &TableName, plan: &Plan) -> Entry {
     let chunks: Vec<Json> = plan.chunks.iter().map(|chunk| json!([chunk.spec, chunk.estimated_rows])).collect();
     entry(&plan_key(table), json!({"v": VERSION, "generation": plan.generation, "chunks": chunks}))
@@ -261,12 +279,14 @@ pub(crate) fn sweep_entry(table: &TableName) -> Entry {
     done_entry(&sweep_key(table))
 }
 
-/// In the change log's own codec, as fills are values: the position, then name and value of each.
+/// In the change log's own codec, as fills are values: the position, then name and value of each; then old and new names.
 pub(crate) fn ahead_entry(table: &TableName, ahead: &Ahead) -> Entry {
     let position = ahead.position.as_ref().map_or(Value::Null, |position| Value::Bytes(position.0.clone()));
     let fills = ahead.fills.iter().flat_map(|(name, value)| [Value::text(name.as_str()), value.clone()]);
     let mut batch = ChangeBatch::default();
     batch.push_insert(LayoutId(0), [position].into_iter().chain(fills));
+    let names = ahead.renamed.iter().flat_map(|(old, new)| [Value::text(old.as_str()), Value::text(new.as_str())]);
+    batch.push_insert(LayoutId(0), names);
     let mut bytes = Vec::new();
     encode(&Record::Changes(batch), &mut bytes);
     Entry { key: ahead_key(table), value: Bytes::from(bytes) }
@@ -279,7 +299,8 @@ pub(crate) fn ahead_removal(table: &TableName) -> Entry {
 fn ahead_from(bytes: &Bytes) -> Result<Ahead> {
     let lost = || Error::new(&codes::STATE_LOST, "what was altered last cannot be read").at("the task's ledger in the target");
     let Record::Changes(batch) = decode(bytes)? else { return Err(lost()) };
-    let [position, fills @ ..] = &batch.values[..] else { return Err(lost()) };
+    let row = |index: usize| batch.changes.get(index).map(|change| batch.images(change).new);
+    let [position, fills @ ..] = row(0).unwrap_or_default() else { return Err(lost()) };
     let position = match position {
         Value::Null => None,
         Value::Bytes(bytes) => Some(Position(bytes.clone())),
@@ -289,7 +310,13 @@ fn ahead_from(bytes: &Bytes) -> Result<Ahead> {
         [Value::Text(name), value] => Ok((String::from_utf8_lossy(name).into_owned(), value.clone())),
         _ => Err(lost()),
     };
-    Ok(Ahead { position, fills: fills.chunks(2).map(fill).collect::<Result<_>>()? })
+    let name = |pair: &[Value]| match pair {
+        [Value::Text(old), Value::Text(new)] => Ok((String::from_utf8_lossy(old).into_owned(), String::from_utf8_lossy(new).into_owned())),
+        _ => Err(lost()),
+    };
+    // an earlier version writes none
+    let renamed = row(1).unwrap_or_default().chunks(2).map(name).collect::<Result<_>>()?;
+    Ok(Ahead { position, fills: fills.chunks(2).map(fill).collect::<Result<_>>()?, renamed })
 }
 
 pub(crate) fn marker_entry(marker: &Marker) -> Entry {
@@ -432,7 +459,9 @@ mod tests {
         let start = Start { position: Position::from("0/16B3748".to_owned()), log: LogId(77) };
         let look = Appearance { columns: vec![("ünï".into(), "numeric(10)".into())], in_parts: true, stamp: "s".into() };
         let position = Some(Position::from("0/1".to_owned()));
-        let ahead = Ahead { position, fills: vec![("more".into(), Value::Native(Bytes::from_static(b"5"))), ("none".into(), Value::Null)] };
+        let fills = vec![("more".into(), Value::Native(Bytes::from_static(b"5"))), ("none".into(), Value::Null)];
+        let ahead = Ahead { position, fills, renamed: vec![("old".into(), "new".into())] };
+        let objects = HashSet::from([(table().name, "INDEX a".to_owned())]);
         let facts = Facts::from_entries(vec![
             start_entry(&start),
             tables_entry(&[std::sync::Arc::new(table())]),
@@ -443,7 +472,9 @@ mod tests {
             look_entry(&table().name, &look),
             ahead_entry(&table().name, &ahead),
             sweep_entry(&table().name),
+            objects_entry(&objects),
         ]);
+        assert_eq!(facts.objects().unwrap(), Some(objects));
         assert_eq!(facts.look(&table().name).unwrap(), Some(look));
         assert_eq!(facts.ahead(&table().name).unwrap(), Some(ahead));
         assert!(facts.is_to_be_swept(&table().name));

@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::load::Route;
 use crate::running::{Running, Still, Until};
 use crate::setup::{self, Setup};
+use crate::structure::{Leftover, Part};
 use crate::tenure;
 
 /// How often the source is drained, and both sides compared, while users write on.
@@ -22,6 +23,24 @@ pub struct Removal {
     pub removed: Vec<Trace>,
     /// Made by others, who alone remove it.
     pub stays: Vec<Trace>,
+}
+
+/// What a finish found before it removes anything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// None: the task asks for no comparison of rows.
+    pub rows: Option<VerifyReport>,
+    /// What of the target's structure is not as at the source.
+    pub left: Vec<Leftover>,
+    /// Tables whose structure was not compared, because it is their owner's.
+    pub owned_by_others: usize,
+}
+
+impl Completion {
+    /// Whether no row was found to differ.
+    pub fn is_equal(&self) -> bool {
+        self.rows.as_ref().is_none_or(VerifyReport::is_equal)
+    }
 }
 
 struct Drain<'a>(&'a mut Running);
@@ -71,10 +90,11 @@ impl Running {
         Ok(keyed.count() as u64)
     }
 
-    /// Everything but the removal of what Godwit left: drains, verifies, moves sequences, makes what waited. With
-    /// differences found, or users who write on, nothing is removed later and the task may go on. What waited is made only
-    /// behind a proof and when nobody writes: from then on triggers and policies may stand between us and the rows.
-    pub async fn complete(&mut self, read_only_source: bool) -> Result<Option<VerifyReport>> {
+    /// Everything but the removal of what Godwit left: drains, makes tables what the source's are, verifies,
+    /// moves sequences, makes what waited. With differences found, or users who write on, nothing is removed later and the
+    /// task may go on. What waited is made only behind a proof and when nobody writes: from then on triggers and policies
+    /// may stand between us and the rows.
+    pub async fn complete(&mut self, read_only_source: bool) -> Result<Completion> {
         self.follow_catalog().await?;
         let job = self.job().clone();
         let routes = job.routes().await?;
@@ -87,22 +107,26 @@ impl Running {
             self.follow_catalog().await?;
             let before = self.passed().await?;
             failpoint("finish.drained");
-            let report = self.prove().await?;
-            if report.as_ref().is_some_and(|report| !report.is_equal()) {
-                return Ok(report);
+            let refused = self.settle_rows(&routes).await?;
+            let rows = self.prove().await?;
+            if rows.as_ref().is_some_and(|rows| !rows.is_equal()) {
+                return Ok(Completion { rows, ..Completion::default() });
             }
             // a writer that did not stop shows in the log behind the drain
             let mut after = self.passed().await?;
+            let mut found = Completion { rows, ..Completion::default() };
             if before == after {
-                if let Some(differences) = self.make_what_waited(&routes).await? {
-                    return Ok(Some(differences));
+                let made = self.make_what_waited(&routes, refused).await?;
+                if !made.is_equal() {
+                    return Ok(made);
                 }
+                found = Completion { rows: found.rows, ..made };
                 after = self.passed().await?;
             }
             if before == after {
                 let lease = self.held_lease()?;
                 job.target.record(&lease, &[facts::done_entry("finished")]).await?;
-                return Ok(report);
+                return Ok(found);
             }
             let what = format!("users wrote {} changes at the source after it was drained", after.changes.abs_diff(before.changes));
             if drained < MOST_DRAINS {
@@ -118,6 +142,17 @@ impl Running {
         self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))
     }
 
+    /// What bears on rows is made alike before they are compared; gives what the target refused.
+    async fn settle_rows(&self, routes: &[Route]) -> Result<Vec<Leftover>> {
+        let job = self.job();
+        let lease = self.held_lease()?;
+        let mut facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
+        let setup = job.setup(&lease);
+        let mut refused = setup.make_new(&mut facts).await?;
+        refused.extend(setup.settle(&facts, routes, Part::OfRows).await?);
+        Ok(refused)
+    }
+
     /// None: the task asks for no proof.
     async fn prove(&mut self) -> Result<Option<VerifyReport>> {
         let report = match self.job().task.verify_at_finish {
@@ -128,33 +163,61 @@ impl Running {
         Ok(report)
     }
 
-    /// Gives the differences that a step met.
-    async fn make_what_waited(&mut self, routes: &[Route]) -> Result<Option<VerifyReport>> {
+    /// Gives what is not alike then, or the differences of rows that a step met.
+    async fn make_what_waited(&mut self, routes: &[Route], refused: Vec<Leftover>) -> Result<Completion> {
         let job = self.job().clone();
         let lease = self.held_lease()?;
         let values = job.source.sequences(&job.task).await?;
         job.target.set_sequences(&lease, &values).await?;
         failpoint("finish.sequences");
-        let mut facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
-        if let Err(error) = job.setup(&lease).at_finish(&mut facts).await {
-            return self.explained(error).await.map(Some);
-        }
+        let (left, owned_by_others) = match self.build(&job, &lease, routes, refused).await {
+            Ok(built) => built,
+            Err(error) => return self.explained(error).await,
+        };
+        // a column that came meanwhile may have brought a sequence
+        job.target.set_sequences(&lease, &values).await?;
         failpoint("finish.schema");
         let names: Vec<TableName> = routes.iter().map(|route| route.mapping.target.clone()).collect();
         job.target.analyze(&names).await?;
-        Ok(None)
+        Ok(Completion { rows: None, left, owned_by_others })
+    }
+
+    /// What waited, and what of the structure bears on no row; gives what is left, and how many tables were not looked at.
+    async fn build(&self, job: &Job, lease: &Lease, routes: &[Route], mut refused: Vec<Leftover>) -> Result<(Vec<Leftover>, usize)> {
+        let mut facts = Facts::from_entries(job.target.ledger(&job.task.name).await?);
+        let setup = job.setup(lease);
+        if let Err(error) = setup.at_finish(&mut facts).await {
+            if error.is_transient() {
+                return Err(error);
+            }
+            // it may lean on what came to a table since
+            setup.settle(&facts, routes, Part::Rest).await?;
+            setup.at_finish(&mut facts).await?;
+        }
+        refused.extend(setup.settle(&facts, routes, Part::Rest).await?);
+        let mut left = setup.leftovers(&facts, routes, refused).await?;
+        left.extend(setup.newcomers(&facts).await?.into_iter().map(newcomer));
+        for leftover in &left {
+            job.observer.event(Event::Warning(format!("{}: {}", leftover.what, leftover.why)));
+        }
+        Ok((left, setup.owned_by_others(&facts, routes)?))
     }
 
     /// A step that the target refuses, a foreign key above all, most likely met a difference: then that is the answer.
-    async fn explained(&mut self, error: Error) -> Result<VerifyReport> {
+    async fn explained(&mut self, error: Error) -> Result<Completion> {
         if error.is_transient() {
             return Err(error);
         }
         match self.verify().await {
-            Ok(report) if !report.is_equal() => Ok(report),
+            Ok(report) if !report.is_equal() => Ok(Completion { rows: Some(report), ..Completion::default() }),
             _ => Err(error),
         }
     }
+}
+
+fn newcomer(table: TableName) -> Leftover {
+    let why = "the table came after the task began, and was not taken in".to_owned();
+    Leftover { what: format!("TABLE {table}"), why, statements: Vec::new() }
 }
 
 fn writers_left(what: &str, job: &Job) -> Error {

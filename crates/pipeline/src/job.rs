@@ -3,14 +3,15 @@
 //! An attempt takes what is durable (lease, ledger, checkpoint, change log) and goes on from there; nothing else is
 //! carried from one attempt to the next, so that going on after a crash and going on after a lost connection are the same.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_model::{
-    Checkpoint, Description, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table, TableName, Target,
-    Task, codes, failpoint,
+    Checkpoint, Description, Entry, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table, TableName,
+    Target, Task, codes, failpoint,
 };
 use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::capture::Capture;
+use crate::coalesce::Reread;
 use crate::examine;
 use crate::facts::{self, Facts, Start};
 use crate::load::{Loader, Route};
@@ -31,6 +33,7 @@ use crate::setup::Setup;
 use crate::steps::Waiting;
 use crate::stillness::Stillness;
 use crate::storage::Storage;
+use crate::structure;
 use crate::tenure::{self, Life};
 use crate::upkeep::Upkeep;
 
@@ -100,6 +103,7 @@ impl Job {
         let stillness = Arc::new(Stillness::default());
         let stop = CancellationToken::new();
         let again = Arc::new(Notify::new());
+        let asked: Arc<Mutex<Vec<Reread>>> = Arc::default();
         let shared = Shared {
             job: job.clone(),
             status,
@@ -107,10 +111,12 @@ impl Job {
             stillness: stillness.clone(),
             stop: stop.clone(),
             again: again.clone(),
+            asked: asked.clone(),
+            told: Mutex::default(),
             tasks: TaskTracker::new(),
         };
         let supervisor = AbortOnDropHandle::new(tokio::spawn(shared.supervise(beginning)));
-        Running { job, status: receiver, passages, stillness, stop, again, supervisor: Some(supervisor) }
+        Running { job, status: receiver, passages, stillness, stop, again, asked, supervisor: Some(supervisor) }
     }
 }
 
@@ -127,6 +133,10 @@ struct Shared {
     stop: CancellationToken,
     /// The ledger was changed from outside of the attempt: begin another.
     again: Arc<Notify>,
+    /// Rows that someone wants read again.
+    asked: Arc<Mutex<Vec<Reread>>>,
+    /// Tables that came to the source and that people were told of.
+    told: Mutex<HashSet<TableName>>,
     /// Everything an attempt spawned. The next one begins when all of it is gone: it holds the log and the spool.
     tasks: TaskTracker,
 }
@@ -164,6 +174,7 @@ impl Shared {
                 },
                 () = self.again.notified() => continue,
             };
+            let error = self.given_way(lease.as_ref(), error).await;
             // before the task ever held its lease, nothing is under way that would be worth waiting for
             let final_word = !error.is_transient() || error.is(&codes::HELD) || error.is(&codes::LEASE_LOST) || lease.is_none();
             if final_word {
@@ -177,6 +188,31 @@ impl Shared {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    /// Where the target refused something that the source holds, its structure may be older than the source's: then it is
+    /// altered, and the attempt is made again.
+    async fn given_way(&self, lease: Option<&Lease>, error: Error) -> Error {
+        let Some(lease) = lease.filter(|_| structure::may_give_way(&error)) else { return error };
+        self.quiet().await;
+        match self.give_way(lease, &error).await {
+            Ok(true) => Error::new(&codes::RETRYABLE, "the target did not take what the source holds, and was altered").caused_by(error),
+            Err(problem) if problem.is_transient() => problem,
+            Err(problem) => {
+                tracing::info!(error = %problem, "structures were not compared");
+                error
+            }
+            Ok(false) => error,
+        }
+    }
+
+    async fn give_way(&self, lease: &Lease, error: &Error) -> Result<bool> {
+        let setup = self.job.setup(lease);
+        let mut facts = Facts::from_entries(self.job.target.ledger(&self.job.task.name).await?);
+        if error.is(&codes::DDL_STOPPED) {
+            return setup.bring_new(&mut facts).await;
+        }
+        setup.give_way(&facts, &self.job.routes_of(&facts)?).await
     }
 
     /// Waits until nothing is left of the last attempt.
@@ -203,6 +239,7 @@ impl Shared {
             Beginning::Mend => self.begin_to_mend(lease).await?,
         }
         *beginning = Beginning::GoOn;
+        self.note_asked(lease).await?;
         tokio::select! {
             biased;
             lost = tenure::keep(&**target, lease) => Err(lost),
@@ -226,6 +263,24 @@ impl Shared {
         }
         let marker = facts::marker_entry(&new_marker(&origin(task)));
         target.record(lease, &[facts::done_entry("inexact"), facts::done_entry("resync"), marker, facts::removal("passed")]).await
+    }
+
+    /// Puts the rows that someone wants read again on the list, beside what the attempt before listed, and opens a convergent
+    /// window over them. Nothing else writes the list now.
+    async fn note_asked(&self, lease: &Lease) -> Result<()> {
+        let Job { task, target, .. } = &*self.job;
+        let locked = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = locked().clone();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let facts = Facts::from_entries(target.ledger(&task.name).await?);
+        let noted = asked.len();
+        let mut entries: Vec<Entry> = reread::more(&facts, &self.job.routes_of(&facts)?, asked)?.into_iter().collect();
+        entries.extend([facts::marker_entry(&new_marker(&origin(task))), facts::done_entry("inexact"), facts::removal("passed")]);
+        target.record(lease, &entries).await?;
+        locked().drain(..noted);
+        Ok(())
     }
 
     async fn work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
@@ -255,7 +310,17 @@ impl Shared {
             observer: observer.clone(),
         };
         let releasing = AtomicBool::new(false);
-        let upkeep = Upkeep { task, source: &**source, target: &**target, lease, log: begun.log.clone(), observer, releasing: &releasing };
+        let upkeep = Upkeep {
+            task,
+            source: &**source,
+            target: &**target,
+            lease,
+            log: begun.log.clone(),
+            observer,
+            known: routes.iter().map(|route| route.table.name.clone()).collect(),
+            told: &self.told,
+            releasing: &releasing,
+        };
         let flow = async {
             self.load(&setup, &mut facts, &begun.log, begun.snapshot).await?;
             self.follow(&setup, &mut facts, begun.log, checkpoint).await
@@ -438,6 +503,10 @@ impl Shared {
         if !facts.is_done("indexed") {
             setup.after_load(facts).await?;
             setup.record(facts, vec![facts::done_entry("indexed")]).await?;
+        }
+        if facts.objects()?.is_none() {
+            let objects = setup.objects(facts, &replay.routes).await?;
+            setup.record(facts, vec![objects]).await?;
         }
         self.phase(Phase::Streaming);
         self.status.send_modify(|status| status.consistent = true);

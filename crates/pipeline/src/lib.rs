@@ -13,6 +13,7 @@ mod facts;
 pub mod script;
 mod setup;
 mod steps;
+mod structure;
 
 mod load;
 
@@ -41,11 +42,12 @@ mod running;
 mod survey;
 
 pub use examine::{Difference, DifferenceKind, TableReport, VerifyReport};
-pub use finish::Removal;
+pub use finish::{Completion, Removal};
 pub use holder::{life_of, this_process};
 pub use job::{Described, Job};
 pub use load::CHUNK_BYTES;
 pub use running::{Running, Status, Until};
 pub use storage::{FolderStorage, Storage};
+pub use structure::Leftover;
 pub use survey::{CheckReport, PlanReport, Survey};
 pub use tenure::Life;

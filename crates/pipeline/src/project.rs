@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_model::{Error, Layout, LayoutColumn, Result, TableMapping, Value, codes};
+use godwit_model::{Error, Layout, Result, TableMapping, Value, codes};
 
 /// Where each mapped column stands in one layout.
 #[derive(Clone, Debug)]
@@ -22,23 +22,17 @@ enum Place {
 
 impl Projection {
     pub fn new(mapping: Arc<TableMapping>, layout: &Layout) -> Result<Self> {
-        Self::of_older(mapping, layout, |_| true, |_| None)
-    }
-
-    /// Of a layout that is not quite the table's: `fits` says whether a column's values may be taken, `instead` what stands
-    /// for one that may not or that the layout does not have.
-    pub fn of_older(
-        mapping: Arc<TableMapping>,
-        layout: &Layout,
-        fits: impl Fn(&LayoutColumn) -> bool,
-        instead: impl Fn(&str) -> Option<Value>,
-    ) -> Result<Self> {
-        let place = |name: &str| {
-            let there = layout.columns.iter().position(|there| there.name == name && fits(there)).map(Place::At);
-            there.or_else(|| instead(name).map(Place::Instead))
-        };
+        let place = |name: &str| layout.columns.iter().position(|there| there.name == name).map(Place::At);
         let places = mapping.columns.iter().map(|column| place(&column.source).ok_or_else(|| gone(&mapping, &column.source)));
         Ok(Projection { places: places.collect::<Result<_>>()?, mapping })
+    }
+
+    /// Of a layout that is not quite the table's: `place` says where a column's values may be taken, `instead` what stands for
+    /// one that has no place in it.
+    pub fn of_older(mapping: Arc<TableMapping>, place: impl Fn(&str) -> Option<usize>, instead: impl Fn(&str) -> Value) -> Self {
+        let found = |name: &str| place(name).map_or_else(|| Place::Instead(instead(name)), Place::At);
+        let places = mapping.columns.iter().map(|column| found(&column.source)).collect();
+        Projection { places, mapping }
     }
 
     /// One of the mapping's columns of an image.

@@ -22,10 +22,28 @@ pub(crate) struct Routes {
     /// Of layouts that were used. None: a table that is not selected.
     projections: HashMap<LayoutId, Option<Arc<Projection>>>,
     looks: HashMap<TableName, Appearance>,
-    /// Tables whose changes may still use older layouts, with what stands for columns that these do not have.
-    behind: HashMap<TableName, Vec<(String, Value)>>,
+    /// Tables whose changes may still use older layouts.
+    behind: HashMap<TableName, Older>,
     /// Those of them that were altered for the sake of the transaction that comes first.
     first: Vec<TableName>,
+}
+
+/// What stands for columns that an older layout does not have, or has under another name.
+#[derive(Default)]
+struct Older {
+    fills: Vec<(String, Value)>,
+    renamed: Vec<(String, String)>,
+}
+
+impl Older {
+    fn fill(&self, name: &str) -> Value {
+        self.fills.iter().find(|(there, _)| there == name).map_or(Value::Absent, |(_, value)| value.clone())
+    }
+
+    /// The name of that time.
+    fn name_of<'a>(&'a self, name: &'a str) -> &'a str {
+        self.renamed.iter().find(|(_, new)| new == name).map_or(name, |(old, _)| old)
+    }
 }
 
 /// Where a change goes.
@@ -46,9 +64,9 @@ impl Routes {
                 looks.insert(name.clone(), look);
             }
             if facts.is_loose(name) {
-                behind.insert(name.clone(), Vec::new());
+                behind.insert(name.clone(), Older::default());
             } else if let Some(ahead) = facts.ahead(name)?.filter(|ahead| ahead.position.as_ref() == position) {
-                behind.insert(name.clone(), ahead.fills);
+                behind.insert(name.clone(), Older { fills: ahead.fills, renamed: ahead.renamed });
                 first.push(name.clone());
             }
         }
@@ -77,11 +95,17 @@ impl Routes {
             self.projections.insert(id, None);
             return Ok((Fate::Elsewhere, None));
         };
-        if let Some(fills) = self.behind.get(&layout.table) {
+        if let Some(older) = self.behind.get(&layout.table) {
             let look = self.looks.get(&layout.table).map_or(&[][..], |look| &look.columns[..]);
-            let fits = |column: &LayoutColumn| !look.iter().any(|(name, kind)| *name == column.name && *kind != column.type_name);
-            let fill = |name: &str| fills.iter().find(|(there, _)| there == name).map_or(Value::Absent, |(_, value)| value.clone());
-            let projection = Projection::of_older(route.mapping.clone(), &layout, fits, |name| Some(fill(name)))?;
+            let now = |column: &LayoutColumn, name: &str| look.iter().any(|(there, kind)| *there == name && *kind == column.type_name);
+            let known = |name: &str| look.iter().any(|(there, _)| there == name);
+            let place = |name: &str| {
+                let names = [name, older.name_of(name)];
+                names
+                    .into_iter()
+                    .find_map(|old| layout.columns.iter().position(|column| column.name == old && (now(column, name) || !known(name))))
+            };
+            let projection = Projection::of_older(route.mapping.clone(), place, |name| older.fill(name));
             return Ok((self.to(id, projection), None));
         }
         let columns = carry::stated(&layout);

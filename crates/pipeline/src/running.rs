@@ -1,23 +1,21 @@
 //! A task at work, seen from outside: what can be waited for, asked and ended.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use godwit_model::{Entry, Error, Examiner, Lease, Look, Phase, Result, TableName, codes};
+use godwit_model::{Error, Examiner, Lease, Look, Phase, Result, TableName, codes};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::coalesce::Reread;
 use crate::examine::VerifyReport;
-use crate::facts::{self, Facts};
 use crate::job::{Job, origin};
 use crate::load::Route;
 use crate::passages::{Passages, Passed};
 use crate::patience::answered;
 use crate::replay::{MARK_AGAIN, new_marker};
-use crate::reread;
 use crate::stillness::{Asked, Stillness};
 
 /// A target this little behind is caught up.
@@ -51,6 +49,8 @@ pub struct Running {
     pub(crate) stillness: Arc<Stillness>,
     pub(crate) stop: CancellationToken,
     pub(crate) again: Arc<Notify>,
+    /// Rows that the next attempt reads again.
+    pub(crate) asked: Arc<Mutex<Vec<Reread>>>,
     /// None: it has said why it ended.
     pub(crate) supervisor: Option<AbortOnDropHandle<Result<()>>>,
 }
@@ -175,12 +175,8 @@ impl Running {
             let keys = table.differences.iter().filter(|difference| !difference.key.is_empty());
             list.extend(keys.map(|difference| Reread { mapping: route.mapping.clone(), key: difference.key.clone() }));
         }
-        let lease = self.status().lease.ok_or_else(|| Error::internal("a consistent task holds no lease"))?;
-        let marker = new_marker(&origin(&self.job.task));
-        let facts = Facts::from_entries(self.job.target.ledger(&self.job.task.name).await?);
-        let mut entries: Vec<Entry> = reread::more(&facts, routes, list)?.into_iter().collect();
-        entries.extend([facts::marker_entry(&marker), facts::done_entry("inexact"), facts::removal("passed")]);
-        self.job.target.record(&lease, &entries).await?;
+        // the attempt at work lists keys of its own: the next one notes both
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).extend(list);
         self.begin_again().await
     }
 

@@ -13,6 +13,7 @@ use crate::job::Described;
 use crate::load::Route;
 use crate::script;
 use crate::steps::{AtOnce, Builder, Waiting};
+use crate::structure::Leftover;
 
 pub(crate) struct Setup<'a> {
     pub task: &'a Task,
@@ -107,7 +108,7 @@ impl Setup<'_> {
 
     /// Steps after the load, from the source's catalog as it is now.
     pub async fn after_load(&self, facts: &mut Facts) -> Result<()> {
-        let description = describe(self.task, self.source, self.target).await?;
+        let description = self.described_now(facts).await?;
         for stage in [Stage::Index, Stage::AfterLoad] {
             let items = self.open(facts, &description.items, stage)?;
             let done = self.builder().by_table(&items, self.task.limits.target_connections).await?;
@@ -118,8 +119,65 @@ impl Setup<'_> {
 
     /// Steps at finish, from the source's catalog as it is now.
     pub async fn at_finish(&self, facts: &mut Facts) -> Result<()> {
-        let description = describe(self.task, self.source, self.target).await?;
+        let description = self.described_now(facts).await?;
         self.perform(facts, &self.open(facts, &description.items, Stage::AtFinish)?, AtOnce::One).await
+    }
+
+    /// Makes the objects that came to the source since the task's began: types, functions, views, indexes. Gives those that
+    /// the target refused.
+    pub async fn make_new(&self, facts: &mut Facts) -> Result<Vec<Leftover>> {
+        let description = self.described_now(facts).await?;
+        let mut left = Vec::new();
+        for stage in [Stage::BeforeLoad, Stage::Index, Stage::AfterLoad] {
+            // what a table was made of before its rows is compared piece by piece
+            let of_table = |item: &&SchemaItem| stage == Stage::BeforeLoad && item.table.is_some();
+            for item in self.open(facts, &description.items, stage)?.into_iter().filter(|item| !of_table(item)) {
+                match self.builder().perform(&[item]).await {
+                    Ok(done) => facts.apply(&done),
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => {
+                        let why = format!("it is new at the source, and the target refused: {}", error.what());
+                        left.push(Leftover { what: item.id.clone(), why, statements: item.sql.clone() });
+                    }
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// After the target refused an alteration: makes what it may need (a type that came to the source), and says whether there
+    /// was any.
+    pub async fn bring_new(&self, facts: &mut Facts) -> Result<bool> {
+        let makes_all = self.task.phases.schema && self.task.schema.create == Create::All;
+        if self.task.schema.changes != DdlPolicy::Carry || !makes_all {
+            return Ok(false);
+        }
+        let description = self.described_now(facts).await?;
+        let mut made = false;
+        for item in self.open(facts, &description.items, Stage::BeforeLoad)?.into_iter().filter(|item| item.table.is_none()) {
+            match self.builder().perform(&[item]).await {
+                Ok(_) => made = true,
+                Err(error) if error.is_transient() => return Err(error),
+                // a view of columns that are to come: at finish
+                Err(error) => tracing::info!(%error, item = item.id, "not made yet"),
+            }
+        }
+        Ok(made)
+    }
+
+    /// Tables that the task selects and that came after it began.
+    pub async fn newcomers(&self, facts: &Facts) -> Result<Vec<TableName>> {
+        let known = facts.tables()?.unwrap_or_default();
+        let names = self.source.selected(self.task).await?;
+        Ok(names.into_iter().filter(|name| !known.iter().any(|table| table.name == *name)).collect())
+    }
+
+    /// Without tables that came after the task began, and what leans on them.
+    async fn described_now(&self, facts: &Facts) -> Result<Description> {
+        let newcomers = self.newcomers(facts).await?;
+        let mut task = self.task.clone();
+        task.select.except.extend(newcomers.iter().map(TableName::pattern));
+        describe(&task, self.source, self.target).await
     }
 
     pub async fn record(&self, facts: &mut Facts, entries: Vec<godwit_model::Entry>) -> Result<()> {
@@ -168,7 +226,7 @@ impl Setup<'_> {
             let before = as_present(&route.mapping, &present.table);
             let after = if of_file { with_all_of(&before, &route.mapping) } else { TableMapping::clone(&route.mapping) };
             if !is_same_set(&before, &after) {
-                self.target.alter(self.lease, &Alteration { before: &before, after: &after, fills: &[] }, &[]).await?;
+                self.target.alter(self.lease, &Alteration { before: &before, after: &after, fills: &[], renamed: &[] }, &[]).await?;
             }
         }
         Ok(())

@@ -5,11 +5,12 @@
 //! `stop` goes on telling (the position is protected, not the disk), `release` lets the source forget (the disk is
 //! protected, not the position).
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use godwit_model::{BudgetEnd, Error, Event, Lease, LogBudget, Observer, Result, Source, Target, Task, codes};
+use godwit_model::{BudgetEnd, Error, Event, Lease, LogBudget, Observer, Result, Source, TableName, Target, Task, codes};
 use godwit_store::ChangeLog;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -18,6 +19,8 @@ use crate::patience::answered;
 /// A log that grows by 100 MB/s has grown by 1 GB between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const SEQUENCES_EVERY: Duration = Duration::from_secs(60);
+/// How often tables are looked for that came to the source.
+const NEWCOMERS_EVERY: Duration = Duration::from_secs(60);
 /// How often an exhausted budget is repeated to whoever should act.
 const REMIND_EVERY: Duration = Duration::from_secs(60);
 const MARKS: [f64; 2] = [0.5, 0.8];
@@ -29,6 +32,10 @@ pub(crate) struct Upkeep<'a> {
     pub lease: &'a Lease,
     pub log: Arc<dyn ChangeLog>,
     pub observer: &'a Arc<dyn Observer>,
+    /// Those that the task moves.
+    pub known: HashSet<TableName>,
+    /// Tables that people were told of.
+    pub told: &'a Mutex<HashSet<TableName>>,
     /// Set before the source is made to forget, so that the capture's end by it is not taken for the reason.
     pub releasing: &'a AtomicBool,
 }
@@ -71,12 +78,16 @@ impl Upkeep<'_> {
     pub async fn run(self) -> Result<()> {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sequences_at = Instant::now();
+        let (mut sequences_at, mut newcomers_at) = (Instant::now(), None::<Instant>);
         let (mut change_log, mut source_log) = (Told::default(), Told::default());
         loop {
             look.tick().await;
             self.change_log(&mut change_log);
             self.source_log(&mut source_log).await?;
+            if newcomers_at.is_none_or(|at| at.elapsed() >= NEWCOMERS_EVERY) {
+                newcomers_at = Some(Instant::now());
+                passing(self.newcomers().await)?;
+            }
             if sequences_at.elapsed() >= SEQUENCES_EVERY {
                 sequences_at = Instant::now();
                 passing(self.sequences().await)?;
@@ -87,6 +98,19 @@ impl Upkeep<'_> {
     async fn sequences(&self) -> Result<()> {
         let values = answered(self.source.sequences(self.task)).await?;
         answered(self.target.set_sequences(self.lease, &values)).await
+    }
+
+    /// A table that came after the task began is not moved: that is said once.
+    async fn newcomers(&self) -> Result<()> {
+        for table in answered(self.source.selected(self.task)).await? {
+            let is_new = !self.known.contains(&table) && self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(table.clone());
+            if is_new {
+                self.warn(format!(
+                    "table {table} came to the source after the task began, and is not moved: move it by a task of its own, or begin anew with `run --resync`"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn change_log(&self, told: &mut Told) {

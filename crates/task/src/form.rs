@@ -393,8 +393,9 @@ pub enum GrantsForm {
 #[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum DdlForm {
-    /// Carried to the target at its place: columns that are added, dropped or get another type. What is not understood (a
-    /// rename, a key that changes) stops the task. From and to SQLite files every schema change stops it.
+    /// Carried to the target at its place: columns that are added, dropped, renamed or get another type. Constraints, defaults
+    /// and indexes follow by finish at the latest. What is not understood (a key that changes, names that swap) stops the
+    /// task. From and to SQLite files every change of a table stops it.
     #[default]
     Carry,
     /// It is not carried; the task stops only if rows no longer fit.

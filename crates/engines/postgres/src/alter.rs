@@ -21,22 +21,37 @@ struct Present {
 pub(crate) async fn perform(client: &Client, alteration: &Alteration<'_>) -> Result<()> {
     let table = &alteration.after.target;
     client.batch_execute(LOCK_PATIENCE).await.map_err(error::from_server)?;
-    let there = present(client, table).await?;
-    let kept = |column: &&ColumnMapping| alteration.after.columns.iter().any(|other| other.target == column.target);
-    for gone in alteration.before.columns.iter().filter(|column| !kept(column)) {
+    let mut there = present(client, table).await?;
+    for gone in alteration.gone() {
         if there.iter().any(|column| column.name == gone.target) {
             let sql = format!("ALTER TABLE {} DROP COLUMN {}", quote::table(table), quote::identifier(&gone.target));
             execute(client, table, &gone.target, &sql).await?;
         }
     }
+    for (old, new) in alteration.moved() {
+        rename(client, table, &mut there, old, new).await?;
+    }
     for column in &alteration.after.columns {
-        let known = alteration.before.columns.iter().find(|other| other.target == column.target);
+        let known = alteration.known(column);
         let asked = known.is_some_and(|known| known.type_name != column.type_name);
         match there.iter().find(|there| there.name == column.target) {
             None => add(client, table, column, fill(alteration, column)).await?,
             Some(there) if asked && there.type_name != column.type_name => retype(client, table, column, there).await?,
             Some(_) => {}
         }
+    }
+    Ok(())
+}
+
+/// A person may have done it before.
+async fn rename(client: &Client, table: &TableName, there: &mut [Present], old: &str, new: &str) -> Result<()> {
+    if there.iter().any(|column| column.name == new) {
+        return Ok(());
+    }
+    if let Some(column) = there.iter_mut().find(|column| column.name == old) {
+        let sql = format!("ALTER TABLE {} RENAME COLUMN {} TO {}", quote::table(table), quote::identifier(old), quote::identifier(new));
+        execute(client, table, old, &sql).await?;
+        new.clone_into(&mut column.name);
     }
     Ok(())
 }
@@ -71,22 +86,47 @@ async fn add(client: &Client, table: &TableName, column: &ColumnMapping, fill: O
 /// change opens reads it from the source.
 async fn retype(client: &Client, table: &TableName, column: &ColumnMapping, there: &Present) -> Result<()> {
     let (name, target, wanted) = (quote::identifier(&column.target), quote::table(table), &column.type_name);
+    if is_stored_alike(&there.type_name, wanted) {
+        // without an expression the server need not write a row anew
+        let plain = format!("ALTER TABLE {target} ALTER COLUMN {name} TYPE {wanted}");
+        if attempt(client, table, column, &plain).await? {
+            return Ok(());
+        }
+    }
     if there.fills_itself {
         execute(client, table, &column.target, &format!("ALTER TABLE {target} ALTER COLUMN {name} DROP IDENTITY IF EXISTS")).await?;
         execute(client, table, &column.target, &format!("ALTER TABLE {target} ALTER COLUMN {name} DROP DEFAULT")).await?;
     }
     let turned = format!("ALTER TABLE {target} ALTER COLUMN {name} TYPE {wanted} USING {name}::text::{wanted}");
+    if attempt(client, table, column, &turned).await? {
+        return Ok(());
+    }
+    let emptied = format!("ALTER TABLE {target} DROP COLUMN {name}; ALTER TABLE {target} ADD COLUMN {name} {wanted}");
+    execute(client, table, &column.target, &emptied).await
+}
+
+/// False: the values or types do not allow it, and nothing is done.
+async fn attempt(client: &Client, table: &TableName, column: &ColumnMapping, sql: &str) -> Result<bool> {
     client.batch_execute("SAVEPOINT godwit_turn").await.map_err(error::from_server)?;
-    let Err(problem) = client.batch_execute(&turned).await else {
-        return client.batch_execute("RELEASE SAVEPOINT godwit_turn").await.map_err(error::from_server);
+    let Err(problem) = client.batch_execute(sql).await else {
+        client.batch_execute("RELEASE SAVEPOINT godwit_turn").await.map_err(error::from_server)?;
+        return Ok(true);
     };
     let class = problem.code().and_then(|state| state.code().get(..2)).unwrap_or_default().to_owned();
     if !matches!(class.as_str(), "22" | "42") {
         return Err(refused(table, &column.target, problem));
     }
     client.batch_execute("ROLLBACK TO SAVEPOINT godwit_turn").await.map_err(error::from_server)?;
-    let emptied = format!("ALTER TABLE {target} DROP COLUMN {name}; ALTER TABLE {target} ADD COLUMN {name} {wanted}");
-    execute(client, table, &column.target, &emptied).await
+    Ok(false)
+}
+
+/// As the source's look judges types, by the names that DDL has for them.
+fn is_stored_alike(old: &str, new: &str) -> bool {
+    let base = |kind: &str| kind.split('(').next().unwrap_or_default().to_owned();
+    let text = |kind: &str| matches!(base(kind).as_str(), "character varying" | "text");
+    // brackets stand in the middle of some (timestamp(3) with time zone), and an array's elements are no text
+    let plain = |kind: &str| !kind.ends_with("[]") && kind.rfind(')').is_none_or(|end| end + 1 == kind.len());
+    plain(old) && plain(new) && (base(old) == base(new) || (text(old) && text(new)))
 }
 
 async fn execute(client: &Client, table: &TableName, column: &str, sql: &str) -> Result<()> {

@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Altered, Appearance, Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position, Result,
-    RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, Writes, codes,
+    Altered, Appearance, Capabilities, ChangeStream, Description, Error, Established, Examiner, Feature, Finding, Look, Marker, Position,
+    Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, Writes,
+    codes,
 };
 use tokio_postgres::Client;
 
@@ -107,6 +108,20 @@ impl Source for PostgresSource {
         let altered = schema::altered(&session, before, look, columns).await?;
         session.give_back();
         Ok(altered)
+    }
+
+    async fn selected(&self, task: &Task) -> Result<Vec<TableName>> {
+        let session = self.sessions.take().await?;
+        let names = schema::selected_names(&session, &task.select).await?;
+        session.give_back();
+        Ok(names)
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>]) -> Result<Vec<Feature>> {
+        let session = self.sessions.take().await?;
+        let features = schema::structure_of_source(&session, mappings).await?;
+        session.give_back();
+        Ok(features)
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {

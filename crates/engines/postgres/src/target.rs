@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord,
-    Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Feature, Finding, Holder, Lease,
+    LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, Task, TaskName,
+    Trace, codes,
 };
 use tokio_postgres::Client;
 
@@ -155,6 +156,13 @@ impl Target for PostgresTarget {
         session.batch_execute("COMMIT").await.map_err(error::from_server)?;
         session.give_back();
         Ok(())
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>], asked: &[Feature]) -> Result<Vec<Feature>> {
+        let session = self.sessions.take().await?;
+        let features = schema::structure_of_target(&session, mappings, asked).await?;
+        session.give_back();
+        Ok(features)
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {

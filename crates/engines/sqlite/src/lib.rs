@@ -15,6 +15,7 @@ mod session;
 mod ddl;
 mod describe;
 mod schema;
+mod structure;
 mod tokens;
 mod values;
 

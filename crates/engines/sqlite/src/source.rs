@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Altered, Appearance, ByteCount, Capabilities, ChangeStream, Description, Error, Established, Examiner, Finding, Look, Marker, Position,
-    Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace, codes,
+    Altered, Appearance, ByteCount, Capabilities, ChangeStream, Description, Error, Established, Examiner, Feature, Finding, Look, Marker,
+    Position, Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task, Trace,
+    codes,
 };
 use rusqlite::Connection;
 
@@ -17,7 +18,7 @@ use crate::digest::SqliteExaminer;
 use crate::error::Told;
 use crate::session::Session;
 use crate::snapshot::{SqliteSnapshot, rows_of};
-use crate::{check, describe, fence, schema};
+use crate::{check, describe, fence, schema, structure};
 
 /// Tries for one of our writes to the user's file; with the wait for the lock about half a minute.
 const TRIES: usize = 60;
@@ -160,6 +161,19 @@ impl Source for SqliteSource {
         Err(Error::new(&codes::DDL_STOPPED, "the table was altered, which a SQLite file's capture does not follow")
             .at(format!("table {}", before.name))
             .remedy("alter the target alike, then run with --resync"))
+    }
+
+    async fn selected(&self, task: &Task) -> Result<Vec<TableName>> {
+        let select = task.select.clone();
+        self.read(move |connection| {
+            Ok(schema::selected(connection, &select)?.into_iter().map(|shape| TableName::new(schema::MAIN, shape.name)).collect())
+        })
+        .await
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>]) -> Result<Vec<Feature>> {
+        let mappings = mappings.to_vec();
+        self.read(move |connection| structure::of_tables(connection, &mappings)).await
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {

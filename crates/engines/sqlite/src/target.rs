@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder, Lease, LeaseRecord,
-    Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task, TaskName, Trace,
-    Value, codes,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Feature, Finding, Holder, Lease,
+    LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task,
+    TaskName, Trace, Value, codes,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -20,7 +20,7 @@ use crate::schema::{self, MAIN};
 use crate::session::Session;
 use crate::source::capabilities;
 use crate::tokens::quoted;
-use crate::{check, chunk, lease};
+use crate::{check, chunk, lease, structure};
 
 /// Whose turn it is to write in this process: SQLite has one writer, and waiting here is fair and costs nothing.
 #[derive(Clone, Default)]
@@ -181,6 +181,11 @@ impl Target for SqliteTarget {
         Err(Error::new(&codes::DDL_STOPPED, "schema changes are not carried to a SQLite file")
             .at(format!("table {}", alteration.after.target))
             .remedy("alter the target alike, then run with --resync"))
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>], _asked: &[Feature]) -> Result<Vec<Feature>> {
+        let mappings = mappings.to_vec();
+        self.read(move |connection| structure::of_tables(connection, &mappings)).await
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {

@@ -401,3 +401,90 @@ async fn a_row_of_someone_else_is_noticed_when_the_key_is_made() {
     assert!(error.is(&codes::KEY_EXISTS), "{error:?}");
     assert!(error.place().is_some_and(|place| place.contains("account")), "{error:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_listed_while_a_repair_begins_are_read_again() {
+    let (world, _) = world(1, false);
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut job = with_faults(world.job(), &plan);
+    job.source = faults::source(job.source, &plan);
+    let mut running = job.start();
+    running.reach(Until::Consistent).await.unwrap();
+    world.second.transaction(|tx| tx.update(&accounts().name, &[int(0)], &[("amount", int(-1))])).unwrap();
+    let report = running.verify().await.unwrap();
+    assert!(!report.is_equal());
+    let mut record = plan.hold("target.record");
+    // what is listed stays listed
+    let rows = plan.hold("source.rows");
+    let listing = async {
+        record.reached().await;
+        // a window opens, and a key changes in it whose row is not told in full
+        world.first.alter(purses().column("more", "text"), "added more", |row| [&row[..], &[text("z")]].concat()).unwrap();
+        world.first.transaction(|tx| tx.update(&accounts().name, &[int(1)], &[("id", int(77))])).unwrap();
+        for _ in 0..2_000 {
+            let ledger = memory::target(&world.second).ledger(&world.task.name).await.unwrap();
+            if ledger.iter().any(|entry| entry.key == "reread") {
+                break;
+            }
+            yields(1).await;
+        }
+        record.release();
+        rows.release();
+    };
+    let ((), repaired) = tokio::join!(listing, running.repair(&report));
+    repaired.unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("after the repair");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_gives_way_to_rows_that_the_source_takes_by_now() {
+    let (world, _) = world(1, false);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    let mut spec = world.first.spec(&purses().name);
+    spec.uniques.clear();
+    world.first.bound(spec).unwrap();
+    let insert = |name: &str| vec![text(name), int(0), int(700)];
+    world.first.transaction(|tx| ["q1", "q2"].iter().try_for_each(|name| tx.insert(&purses().name, insert(name)))).unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("the constraint is gone on both sides");
+    assert!(world.second.spec(&purses().name).uniques.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_constraint_of_the_targets_owner_is_not_given_up() {
+    let (world, _) = world(1, false);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    world.second.bound(world.second.spec(&purses().name).unique("own", &["name", "amount"])).unwrap();
+    world.second.transaction(|tx| tx.insert(&purses().name, vec![text("mine"), int(5), int(901)])).unwrap();
+    world.first.transaction(|tx| tx.insert(&purses().name, vec![text("mine"), int(5), int(902)])).unwrap();
+    let error = running.pass().await.unwrap_err();
+    assert!(error.is(&codes::CONFLICT), "{error:?}");
+    assert!(world.second.spec(&purses().name).uniques.iter().any(|unique| unique.name == "own"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finish_makes_the_structure_alike_and_names_what_is_the_owners() {
+    let (world, _) = world(1, false);
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    let mut spec = world.first.spec(&accounts().name).nullable("amount", false).index("later");
+    spec.indexes.retain(|name| name != "account_amount");
+    world.first.bound(spec.clone()).unwrap();
+    let mut other = world.first.spec(&purses().name);
+    other.uniques[0].columns = vec![0, 2];
+    world.first.bound(other.clone()).unwrap();
+    world.second.bound(world.second.spec(&accounts().name).index("own")).unwrap();
+    let found = running.complete(false).await.unwrap();
+    assert!(found.is_equal());
+    let left: Vec<&str> = found.left.iter().map(|left| left.what.as_str()).collect();
+    assert_eq!(left, ["shop.account: INDEX own"]);
+    let made = world.second.spec(&accounts().name);
+    assert_eq!((made.columns, made.indexes), (spec.columns, vec!["own".to_owned(), "later".to_owned()]));
+    assert_eq!(world.second.spec(&purses().name).uniques, other.uniques);
+    let warned = |event: &Event| matches!(event, Event::Warning(what) if what.contains("INDEX own"));
+    assert!(world.recorder.events().iter().any(warned));
+}

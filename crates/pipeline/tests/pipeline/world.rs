@@ -211,7 +211,7 @@ impl Users {
         self.next += 1;
         let some = (!extra.is_empty()).then(|| extra[self.random.usize(0..extra.len())].clone());
         let name = format!("x{}", self.random.u8(0..3));
-        let done = match (self.random.u8(0..6), some) {
+        let done = match (self.random.u8(0..7), some) {
             (0..=2, _) if !known.contains(&name) => {
                 let value = [Value::Null, int(self.next)][self.random.usize(0..2)].clone();
                 store.add_column(&table, &name, "int", &value)
@@ -219,6 +219,7 @@ impl Users {
             (3, Some(name)) => store.drop_column(&table, &name),
             (4, Some(name)) => self.compute(store, &table, &name),
             (5, Some(_)) => store.rewrite(&table),
+            (6, Some(old)) if !known.contains(&name) => store.rename_column(&table, &old, &name),
             _ => Ok(()),
         };
         assert!(done.as_ref().err().is_none_or(godwit_model::Error::is_transient), "{done:?}");

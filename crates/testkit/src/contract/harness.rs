@@ -18,6 +18,18 @@ pub trait Harness: Send + Sync {
     async fn fresh(&self, tables: &[NeutralTable]) -> Box<dyn Bench>;
 }
 
+/// What users do to a table's columns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reshape {
+    /// Every row that is there gets this value.
+    Add(&'static str, Kind, Neutral),
+    Drop(&'static str),
+    /// Old and new name.
+    Rename(&'static str, &'static str),
+    /// Its values are turned.
+    Retype(&'static str, Kind),
+}
+
 /// One store, seen by its users and as both ends of a task.
 #[async_trait]
 pub trait Bench: Send + Sync {
@@ -41,6 +53,11 @@ pub trait Bench: Send + Sync {
     /// These are the tables that the task selects now: whatever its administrator prepares for that is prepared. All of
     /// them before the first call.
     async fn select(&self, _tables: &[TableName]) {}
+
+    /// Users alter a table. False: this engine's capture and apply follow no alteration, and say so (`DDL_STOPPED`).
+    async fn reshape(&self, _table: &str, _change: &Reshape) -> bool {
+        false
+    }
 
     /// Whether the store's log tells each transaction on its own (see `Source::changes`).
     fn tells_transactions_apart(&self) -> bool {

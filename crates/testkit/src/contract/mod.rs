@@ -14,7 +14,7 @@ pub mod source;
 pub mod target;
 
 pub use follow::Follower;
-pub use harness::{Bench, Harness, within};
+pub use harness::{Bench, Harness, Reshape, within};
 
 /// One `#[tokio::test]` for each promise of a source. The argument is an expression that makes the harness.
 #[macro_export]
@@ -41,6 +41,13 @@ macro_rules! source_contract {
             digests_count_every_row,
             a_look_is_the_store_at_one_place_of_its_log,
             traces_are_removed,
+            tables_that_come_are_selected,
+            a_table_that_is_left_alone_looks_the_same,
+            an_added_column_is_told_with_what_rows_hold_in_it,
+            a_dropped_column_is_told,
+            a_renamed_column_is_told_as_one,
+            another_type_is_never_taken_for_proved,
+            the_stream_states_the_columns_of_a_look,
         }
     };
 }
@@ -80,6 +87,11 @@ macro_rules! target_contract {
             sequences_never_go_back,
             hashes_follow_the_rows,
             the_tasks_traces_are_removed,
+            columns_come_and_go_with_their_entries,
+            a_renamed_column_keeps_its_values,
+            an_old_epoch_cannot_alter,
+            both_ends_spell_a_structure_alike,
+            a_feature_is_removed_and_made_again,
         }
     };
 }

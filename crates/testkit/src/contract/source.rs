@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use godwit_model::{
-    ChangeOperation, DigestPlan, Established, LoadBlock, Marker, Position, ReadSpec, RowBatch, Snapshot, Source, Table, TableMapping, codes,
+    Altered, ChangeOperation, DigestPlan, Established, LoadBlock, Marker, Position, ReadSpec, RowBatch, Snapshot, Source, Table,
+    TableMapping, TableName, codes,
 };
 
 use super::collect::{Collector, Seen, SeenChange, SeenItem};
-use super::harness::{Bench, Harness};
+use super::harness::{Bench, Harness, Reshape};
 use super::replay::{Copy, pick};
 use crate::neutral::{Expected, Kind, Neutral, NeutralRow, NeutralTable, NeutralTransaction, Operation};
 
@@ -530,4 +531,106 @@ pub async fn traces_are_removed(harness: &dyn Harness) {
     ready.source.remove_traces().await.expect("traces are removed");
     assert_eq!(ready.source.traces().await.expect("traces are listed"), []);
     ready.source.remove_traces().await.expect("what is gone already is no error");
+}
+
+pub async fn tables_that_come_are_selected(harness: &dyn Harness) {
+    let ready = Ready::new(harness, vec![items(), words()]).await;
+    let mut names = ready.source.selected(&ready.bench.task()).await.expect("names are listed");
+    names.sort();
+    let mut expected = [ready.bench.table("items"), ready.bench.table("words")];
+    expected.sort();
+    assert_eq!(names, expected);
+    let mut task = ready.bench.task();
+    task.select.except = vec![expected[0].pattern()];
+    assert_eq!(ready.source.selected(&task).await.expect("names are listed"), expected[1..]);
+}
+
+impl Ready {
+    async fn look(&self) -> godwit_model::Appearance {
+        let names = [self.bench.table("items"), TableName::new("nowhere", "nothing")];
+        let mut looks = self.source.appearances(&names).await.expect("the store is looked at");
+        assert_eq!(looks.iter().map(|found| &found.table).collect::<Vec<_>>(), [&names[0]], "what is not there is missing");
+        looks.remove(0).look
+    }
+
+    /// None: the engine follows no alteration, and has said so.
+    async fn altered(&self, change: &Reshape) -> Option<(godwit_model::Appearance, Altered)> {
+        let before = self.look().await;
+        let follows = self.bench.reshape("items", change).await;
+        let after = self.look().await;
+        let altered = self.source.altered(&self.tables[0], &before, &after.columns).await;
+        if !follows {
+            assert!(altered.expect_err("no alteration is followed").is(&codes::DDL_STOPPED));
+            return None;
+        }
+        let altered = altered.expect("the alteration is told");
+        assert_eq!(altered.look, after);
+        assert!(altered.look.fits(&after.columns));
+        let stated: Vec<&str> = altered.table.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(stated, after.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+        assert_eq!(altered.table.key_names().len(), 1, "the key stays");
+        Some((before, altered))
+    }
+}
+
+pub async fn a_table_that_is_left_alone_looks_the_same(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    let before = ready.look().await;
+    ready.insert_items(0..3).await;
+    ready.commit(vec![update("items", id(1), vec![(1, Neutral::Null)]), delete("items", id(2))]).await;
+    assert_eq!(ready.look().await, before, "changes of rows are in the log, not in the look");
+    let described = ready.source.describe(&ready.bench.task()).await.expect("the store is described");
+    assert_eq!(described.looks, [before]);
+}
+
+pub async fn an_added_column_is_told_with_what_rows_hold_in_it(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    ready.insert_items(0..3).await;
+    let Some((_, altered)) = ready.altered(&Reshape::Add("more", Kind::Int, Neutral::Int(7))).await else { return };
+    assert!(altered.proved && altered.distinct && altered.renamed.is_empty());
+    assert_eq!(altered.fills, [("more".to_owned(), ready.bench.value(Kind::Int, &Neutral::Int(7)))]);
+}
+
+pub async fn a_dropped_column_is_told(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    ready.insert_items(0..3).await;
+    let Some((_, altered)) = ready.altered(&Reshape::Drop("name")).await else { return };
+    assert!(altered.proved && altered.distinct && altered.fills.is_empty() && altered.renamed.is_empty());
+}
+
+pub async fn a_renamed_column_is_told_as_one(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    ready.insert_items(0..3).await;
+    let Some((_, altered)) = ready.altered(&Reshape::Rename("name", "title")).await else { return };
+    assert_eq!(altered.renamed, [("name".to_owned(), "title".to_owned())]);
+    assert!(altered.distinct && altered.proved && altered.fills.is_empty());
+}
+
+pub async fn another_type_is_never_taken_for_proved(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    ready.insert_items(0..3).await;
+    // rows are written anew, and the log says nothing of it
+    let Some((before, altered)) = ready.altered(&Reshape::Retype("name", Kind::Int)).await else { return };
+    assert!(!altered.proved && altered.fills.is_empty());
+    assert_ne!(altered.look.stamp, before.stamp);
+}
+
+pub async fn the_stream_states_the_columns_of_a_look(harness: &dyn Harness) {
+    let mut ready = Ready::new(harness, vec![items()]).await;
+    ready.bench.select(&[ready.bench.table("items")]).await;
+    let p0 = ready.establish().await.position;
+    ready.insert_items(0..1).await;
+    let before = ready.look().await;
+    if !ready.bench.reshape("items", &Reshape::Add("more", Kind::Int, Neutral::Null)).await {
+        return;
+    }
+    ready.bench.run(&NeutralTransaction::commit(vec![update("items", id(0), vec![(1, Neutral::text("m"))])])).await;
+    let after = ready.look().await;
+    let seen = ready.changes_from(&p0, "end").await;
+    let stated: Vec<Vec<(String, String)>> = seen
+        .iter()
+        .flat_map(Seen::changes)
+        .map(|change| change.layout.columns.iter().map(|column| (column.name.clone(), column.type_name.clone())).collect())
+        .collect();
+    assert_eq!(stated, [before.columns, after.columns]);
 }

@@ -1,12 +1,13 @@
 //! What every target promises.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_model::{
-    Applied, Applier, Checkpoint, ChunkMode, ChunkWrite, ChunkWritten, DigestPlan, Entry, Group, Holder, Lease, LeaseRecord, LogId,
-    Mismatch, Position, Result, RowBatch, Sequence, SequenceValue, TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind,
-    codes,
+    Alteration, Applied, Applier, Bearing, Checkpoint, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, DigestPlan, Entry, Group,
+    Holder, Lease, LeaseRecord, LogId, Mismatch, Position, Result, RowBatch, SchemaItem, Scope, Sequence, SequenceValue, Stage,
+    TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind, codes,
 };
 
 use super::given::{End, GivenRows};
@@ -591,4 +592,115 @@ pub async fn the_tasks_traces_are_removed(harness: &dyn Harness) {
     assert_eq!(ready.target.lease(&ready.task).await.expect("the lease is read"), None);
     ready.target.remove_traces(&ready.task).await.expect("what is gone already is no error");
     assert_eq!(ready.rows(0).await, [item(1, "user")], "what was copied stays");
+}
+
+/// The mapping with other columns, each with the name that it has before.
+fn reshaped(mapping: &TableMapping, columns: &[(&str, &str, usize)]) -> TableMapping {
+    let column = |(_, name, typed): &(&str, &str, usize)| ColumnMapping {
+        source: (*name).to_owned(),
+        target: (*name).to_owned(),
+        type_name: mapping.columns[*typed].type_name.clone(),
+    };
+    TableMapping { columns: columns.iter().map(column).collect(), ..mapping.clone() }
+}
+
+impl Ready {
+    async fn alter(&self, after: &TableMapping, fills: &[(String, Value)], renamed: &[(String, String)]) -> Result<()> {
+        let alteration = Alteration { before: &self.mappings[0], after, fills, renamed };
+        self.target.alter(&self.lease, &alteration, &[entry("altered", "1")]).await
+    }
+
+    /// Rows of these ids in the altered table.
+    async fn altered_rows(&self, mapping: &TableMapping, kinds: &[Kind], ids: &[i64]) -> Vec<NeutralRow> {
+        let mut keys = RowBatch::new(1);
+        ids.iter().for_each(|id| keys.push([self.bench.value(Kind::Int, &Neutral::Int(*id))]));
+        let found = self.bench.source().rows(mapping, &keys).await.expect("rows are read");
+        let mut rows: Vec<NeutralRow> =
+            found.rows().map(|row| row.iter().zip(kinds).map(|(value, kind)| self.bench.read(*kind, value)).collect()).collect();
+        rows.sort();
+        rows
+    }
+
+    /// False: it carries no alteration, and has said so.
+    fn carries(&self, answer: &Result<()>) -> bool {
+        !answer.as_ref().is_err_and(|error| error.is(&codes::DDL_STOPPED))
+    }
+}
+
+pub async fn columns_come_and_go_with_their_entries(harness: &dyn Harness) {
+    let ready = Ready::new(harness, vec![items()]).await;
+    ready.user_items(&[1, 2]).await;
+    let after = reshaped(&ready.mappings[0], &[("id", "id", 0), ("", "more", 0), ("", "none", 1)]);
+    let fills = [("more".to_owned(), ready.bench.value(Kind::Int, &Neutral::Int(7)))];
+    let answer = ready.alter(&after, &fills, &[]).await;
+    if !ready.carries(&answer) {
+        return assert_eq!(ready.entries().await, []);
+    }
+    answer.expect("the table is altered");
+    assert_eq!(ready.entries().await, [entry("altered", "1")]);
+    let row = |id: i64| vec![Neutral::Int(id), Neutral::Int(7), Neutral::Null];
+    assert_eq!(ready.altered_rows(&after, &[Kind::Int, Kind::Int, Kind::Text], &[1, 2]).await, [row(1), row(2)]);
+    ready.alter(&after, &fills, &[]).await.expect("what is there as asked is left as it is");
+    assert_eq!(ready.altered_rows(&after, &[Kind::Int, Kind::Int, Kind::Text], &[1, 2]).await, [row(1), row(2)]);
+    let names = [ready.bench.table("items")];
+    let there = ready.target.present(&names).await.expect("tables are described").remove(0).table;
+    assert_eq!(there.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["id", "more", "none"]);
+}
+
+pub async fn a_renamed_column_keeps_its_values(harness: &dyn Harness) {
+    let ready = Ready::new(harness, vec![items()]).await;
+    ready.user_items(&[1]).await;
+    let after = reshaped(&ready.mappings[0], &[("id", "number", 0), ("name", "title", 1), ("note", "note", 2)]);
+    let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+    let renamed = [pair("id", "number"), pair("name", "title")];
+    let answer = ready.alter(&after, &[], &renamed).await;
+    if !ready.carries(&answer) {
+        return;
+    }
+    answer.expect("the table is altered");
+    ready.alter(&after, &[], &renamed).await.expect("what is there as asked is left as it is");
+    assert_eq!(ready.altered_rows(&after, &[Kind::Int, Kind::Text, Kind::LargeText], &[1]).await, [item(1, "user")]);
+}
+
+pub async fn an_old_epoch_cannot_alter(harness: &dyn Harness) {
+    let ready = Ready::new(harness, vec![items()]).await;
+    let seen = ready.record().await;
+    take(&*ready.target, &ready.task, 2, Some(&seen)).await.expect("nobody was faster");
+    let after = reshaped(&ready.mappings[0], &[("id", "id", 0)]);
+    let answer = ready.alter(&after, &[], &[]).await;
+    if ready.carries(&answer) {
+        assert!(answer.expect_err("an old epoch is refused").is(&codes::LEASE_LOST));
+    }
+    assert_eq!(ready.entries().await, []);
+    let there = ready.target.present(&[ready.bench.table("items")]).await.expect("tables are described").remove(0).table;
+    assert_eq!(there.columns.len(), 3, "nothing was altered");
+}
+
+pub async fn both_ends_spell_a_structure_alike(harness: &dyn Harness) {
+    let ready = Ready::new(harness, vec![items(), codes_table(), bag()]).await;
+    let wanted = ready.bench.source().structure(&ready.mappings).await.expect("the source is read");
+    let found = ready.target.structure(&ready.mappings, &wanted).await.expect("the target is read");
+    assert_eq!(found, wanted);
+    let names: HashSet<(&TableName, &str)> = found.iter().map(|feature| (&feature.table, feature.what.as_str())).collect();
+    assert_eq!(names.len(), found.len(), "a name says which one");
+}
+
+pub async fn a_feature_is_removed_and_made_again(harness: &dyn Harness) {
+    let ready = Ready::new(harness, vec![codes_table()]).await;
+    let before = ready.target.structure(&ready.mappings, &[]).await.expect("the target is read");
+    let Some(unique) = before.iter().find(|feature| feature.bearing == Bearing::Refuses && feature.scope == Scope::Table) else { return };
+    let step = |sql: &[String]| SchemaItem {
+        id: unique.what.clone(),
+        stage: Stage::AtFinish,
+        table: Some(unique.table.clone()),
+        sql: sql.to_vec(),
+    };
+    ready.target.perform(&ready.lease, &[&step(&unique.remove)], &[entry("gone", "1")]).await.expect("it is taken away");
+    let code = |id: i64| Operation::Insert { table: "codes".to_owned(), row: vec![Neutral::Int(id), Neutral::text("same")] };
+    ready.users(vec![code(1), code(2)]).await;
+    let without = ready.target.structure(&ready.mappings, &[]).await.expect("the target is read");
+    assert!(!without.contains(unique) && without.len() + 1 == before.len());
+    ready.users(vec![Operation::Delete { table: "codes".to_owned(), find: vec![Neutral::Int(2)] }]).await;
+    ready.target.perform(&ready.lease, &[&step(&unique.make)], &[entry("there", "1")]).await.expect("it is made again");
+    assert_eq!(ready.target.structure(&ready.mappings, &[]).await.expect("the target is read"), before);
 }

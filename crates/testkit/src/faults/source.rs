@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Altered, Appearance, Capabilities, Captured, ChangeStream, Chunk, Description, Established, Examiner, Finding, Look, Marker, Position,
-    ReadSpec, Result, RowBatch, RowReader, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName,
-    Task, Trace,
+    Altered, Appearance, Capabilities, Captured, ChangeStream, Chunk, Description, Established, Examiner, Feature, Finding, Look, Marker,
+    Position, ReadSpec, Result, RowBatch, RowReader, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping,
+    TableName, Task, Trace,
 };
 
 use super::plan::{Broken, FaultPlan};
@@ -67,6 +67,14 @@ impl Source for FaultySource {
 
     async fn altered(&self, before: &Table, look: &Appearance, columns: &[(String, String)]) -> Result<Altered> {
         self.plan.around("source.altered", self.inner.altered(before, look, columns)).await
+    }
+
+    async fn selected(&self, task: &Task) -> Result<Vec<TableName>> {
+        self.plan.around("source.selected", self.inner.selected(task)).await
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>]) -> Result<Vec<Feature>> {
+        self.plan.around("source.structure", self.inner.structure(mappings)).await
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Description, Entry, Examiner, Finding, Group, Holder,
-    Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds, TaskName,
-    Trace,
+    Alteration, Applied, Applier, Capabilities, Checkpoint, ChunkWrite, ChunkWritten, Description, Entry, Examiner, Feature, Finding,
+    Group, Holder, Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, TableMapping, TableName, Target, TargetNeeds,
+    TaskName, Trace,
 };
 
 use super::plan::{Broken, FaultPlan};
@@ -82,6 +82,10 @@ impl Target for FaultyTarget {
 
     async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {
         self.plan.around("target.alter", self.inner.alter(lease, alteration, entries)).await
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>], asked: &[Feature]) -> Result<Vec<Feature>> {
+        self.plan.around("target.structure", self.inner.structure(mappings, asked)).await
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {

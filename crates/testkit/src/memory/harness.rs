@@ -8,8 +8,8 @@ use godwit_model::{SequenceValue, Source, TableName, Target, Task, Value};
 use super::neutral::NeutralTables;
 use super::source::SourceOptions;
 use super::store::MemoryStore;
-use crate::contract::{Bench, Harness};
-use crate::neutral::{NeutralRow, NeutralTable, NeutralTransaction};
+use crate::contract::{Bench, Harness, Reshape};
+use crate::neutral::{Kind, NeutralRow, NeutralTable, NeutralTransaction};
 use crate::task;
 
 /// Makes memory stores whose sources behave as `options` say.
@@ -57,6 +57,28 @@ impl Bench for MemoryBench {
 
     async fn rows(&self, table: &NeutralTable) -> Vec<NeutralRow> {
         self.tables.rows(&table.name)
+    }
+
+    async fn reshape(&self, table: &str, change: &Reshape) -> bool {
+        let name = self.tables.name(table);
+        let word = |kind: Kind| if kind == Kind::Int { "int" } else { "text" };
+        let done = match change {
+            Reshape::Add(column, kind, fill) => self.store.add_column(&name, column, word(*kind), &fill.value()),
+            Reshape::Drop(column) => self.store.drop_column(&name, column),
+            Reshape::Rename(old, new) => self.store.rename_column(&name, old, new),
+            Reshape::Retype(column, kind) => {
+                let mut spec = self.store.spec(&name);
+                let index = spec.index_of(column).expect("a column of the table's own");
+                word(*kind).clone_into(&mut spec.columns[index].type_name);
+                self.store.alter_unseen(spec, |row| {
+                    let mut row = row.clone();
+                    row[index] = Value::Null;
+                    row
+                })
+            }
+        };
+        done.expect("users are not refused");
+        true
     }
 
     async fn sequence(&self) -> Option<TableName> {

@@ -16,6 +16,10 @@ pub(super) enum Shift {
     /// A column was added, with this value in every row.
     Added(String, Value),
     Dropped(String),
+    /// Old and new name.
+    Renamed(String, String),
+    /// What may be in it changed, what is in it did not.
+    Bounded,
     /// Rows were made anew.
     Computed,
 }

@@ -2,7 +2,7 @@
 //!
 //! Parts are separated by a control character, so that names may hold anything else.
 
-use godwit_model::{Column, Error, Result, SchemaItem, Stage, Table, TableMapping, TableName, UniqueKey, codes};
+use godwit_model::{Bearing, Column, Error, Feature, Result, SchemaItem, Scope, Stage, Table, TableMapping, TableName, UniqueKey, codes};
 
 use super::heap::Heap;
 use super::spec::TableSpec;
@@ -58,13 +58,28 @@ fn line(parts: &[&str]) -> String {
 /// Runs one step. `file` is the number of a new table's heap.
 pub(super) fn perform(state: &mut State, item: &SchemaItem, file: u64) -> Result<()> {
     let Some(first) = item.sql.first() else { return Ok(()) };
-    let parts: Vec<&str> = first.split(SEPARATOR).collect();
-    match parts.as_slice() {
+    match first.split(SEPARATOR).collect::<Vec<_>>().as_slice() {
         ["table", schema, name] => create(state, TableSpec::new(schema, name), &item.sql[1..], file),
+        _ => item.sql.iter().try_for_each(|text| statement(state, text)),
+    }
+}
+
+fn statement(state: &mut State, text: &str) -> Result<()> {
+    let parts: Vec<&str> = text.split(SEPARATOR).collect();
+    match parts.as_slice() {
         ["key", schema, table, columns @ ..] => add_key(state, &TableName::new(*schema, *table), columns),
         ["index", schema, table, name] => add_index(state, &TableName::new(*schema, *table), name),
+        ["drop index", schema, table, name] => {
+            bound(state, &TableName::new(*schema, *table), |spec| spec.indexes.retain(|there| there != name))
+        }
+        ["drop unique", schema, table, name] => {
+            bound(state, &TableName::new(*schema, *table), |spec| spec.uniques.retain(|there| there.name != *name))
+        }
+        ["nullable", schema, table, column, answer] => bound(state, &TableName::new(*schema, *table), |spec| {
+            spec.columns.iter_mut().filter(|there| there.name == *column).for_each(|there| there.nullable = *answer == "yes");
+        }),
         ["unique", schema, table, name, columns @ ..] => add_unique(state, &TableName::new(*schema, *table), name, columns),
-        _ => Err(refused(first)),
+        _ => Err(refused(text)),
     }
 }
 
@@ -124,6 +139,50 @@ fn add_unique(state: &mut State, table: &TableName, name: &str, columns: &[&str]
     let next = heap.reshaped(spec, Clone::clone)?;
     state.tables.insert(table.clone(), next.into());
     Ok(())
+}
+
+/// The same rows under a definition that is changed so.
+fn bound(state: &mut State, table: &TableName, change: impl FnOnce(&mut TableSpec)) -> Result<()> {
+    let heap = state.heap(table)?;
+    let mut spec = (*heap.spec).clone();
+    change(&mut spec);
+    let next = heap.reshaped(spec, Clone::clone)?;
+    state.tables.insert(table.clone(), next.into());
+    Ok(())
+}
+
+/// What the table is besides its rows, under these names; what speaks of a column without one is left out.
+pub(super) fn features(spec: &TableSpec, table: &TableName, named: impl Fn(&str) -> Option<String>) -> Vec<Feature> {
+    let of_table = |first: &str, rest: &[&str]| vec![line(&[&[first, &table.schema, &table.name], rest].concat())];
+    let feature = |what: String, definition: String, make: Vec<String>, remove: Vec<String>| Feature {
+        table: table.clone(),
+        what,
+        definition,
+        make,
+        remove,
+        change: Vec::new(),
+        bearing: Bearing::None,
+        scope: Scope::Table,
+    };
+    let mut features = Vec::new();
+    for column in spec.columns.iter().filter(|column| !column.nullable) {
+        let Some(name) = named(&column.name) else { continue };
+        let (make, remove) = (of_table("nullable", &[&name, "no"]), of_table("nullable", &[&name, "yes"]));
+        let found = feature(format!("NOT NULL of {name}"), String::new(), make, remove);
+        features.push(Feature { bearing: Bearing::Refuses, scope: Scope::OfColumn, ..found });
+    }
+    for name in &spec.indexes {
+        features.push(feature(format!("INDEX {name}"), String::new(), of_table("index", &[name]), of_table("drop index", &[name])));
+    }
+    for unique in &spec.uniques {
+        let columns: Option<Vec<String>> = unique.columns.iter().map(|index| named(&spec.columns[*index].name)).collect();
+        let Some(columns) = columns else { continue };
+        let names: Vec<&str> = [unique.name.as_str()].into_iter().chain(columns.iter().map(String::as_str)).collect();
+        let (make, remove) = (of_table("unique", &names), of_table("drop unique", &[&unique.name]));
+        let found = feature(format!("UNIQUE {}", unique.name), columns.join(", "), make, remove);
+        features.push(Feature { bearing: Bearing::Refuses, ..found });
+    }
+    features
 }
 
 fn refused(text: &str) -> Error {

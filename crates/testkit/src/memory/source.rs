@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use godwit_model::{
-    Altered, Appearance, Capabilities, ChangeStream, Column, Description, Error, Established, Examiner, Finding, Key, Look, Marker,
-    Position, Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName, Task,
-    TaskName, Trace, UniqueKey, Value, codes,
+    Altered, Appearance, Capabilities, ChangeStream, Column, Description, Error, Established, Examiner, Feature, Finding, Key, Look,
+    Marker, Position, Result, RowBatch, SequenceValue, Snapshot, Source, SourceNeeds, Table, TableAppearance, TableMapping, TableName,
+    Task, TaskName, Trace, UniqueKey, Value, codes,
 };
 
 use super::examiner::MemoryExaminer;
@@ -198,24 +198,61 @@ impl Source for MemorySource {
     async fn altered(&self, before: &Table, seen: &Appearance, columns: &[(String, String)]) -> Result<Altered> {
         let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
         let heap = state.heap(&before.name)?;
-        let table = restated(before, columns, &schema_text::describe(heap));
         let (still, shifts) = shifts(heap, seen).unwrap_or((false, &[]));
-        let named = |shift: &Shift| match shift {
-            Shift::Added(name, _) | Shift::Dropped(name) => Some(name.clone()),
-            Shift::Computed => None,
+        let shifts: Vec<&Shift> = shifts.iter().filter(|shift| !matches!(shift, Shift::Bounded)).collect();
+        let named = |shift: &&Shift| match shift {
+            Shift::Added(name, _) | Shift::Dropped(name) | Shift::Renamed(name, _) => Some(name.clone()),
+            Shift::Computed | Shift::Bounded => None,
         };
         let names: Vec<String> = shifts.iter().filter_map(named).collect();
         let once = names.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1);
         let agrees = look(heap).columns == columns;
-        let added = |name: &String| shifts.iter().any(|shift| matches!(shift, Shift::Added(added, _) if added == name));
+        let moved: Vec<(String, String)> = shifts
+            .iter()
+            .filter_map(|shift| match shift {
+                Shift::Renamed(old, new) => Some((old.clone(), new.clone())),
+                _ => None,
+            })
+            .collect();
+        let plain = |(old, new): &(String, String)| {
+            let other = |name: &String| {
+                names.iter().filter(|there| *there == name).count() == 1 && moved.iter().filter(|(_, there)| there == name).count() <= 1
+            };
+            other(old)
+                && !names.contains(new)
+                && !seen.columns.iter().any(|(name, _)| name == new)
+                && !columns.iter().any(|(name, _)| name == old)
+        };
+        let renamed = if agrees && still && moved.iter().all(plain) { moved } else { Vec::new() };
+        let table = restated(before, columns, &schema_text::describe(heap), &renamed);
+        let added = |name: &String| {
+            shifts.iter().any(|shift| matches!(shift, Shift::Added(added, _) if added == name))
+                || renamed.iter().any(|(_, new)| new == name)
+        };
         let distinct = columns.iter().filter(|column| !seen.columns.contains(column)).all(|(name, _)| added(name));
-        let proved = still && agrees && once && names.len() == shifts.len() && names.len() == changed(seen, columns);
+        let told = changed(seen, columns) == names.len() + renamed.len();
+        let proved = still && agrees && once && names.len() == shifts.len() && told;
         let fills = shifts.iter().filter_map(|shift| match shift {
             Shift::Added(name, value) => Some((name.clone(), value.clone())),
             _ => None,
         });
         let fills = if proved { fills.collect() } else { Vec::new() };
-        Ok(Altered { table, fills, proved, distinct, look: look(heap) })
+        Ok(Altered { table, fills, renamed, proved, distinct, look: look(heap) })
+    }
+
+    async fn selected(&self, task: &Task) -> Result<Vec<TableName>> {
+        let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
+        Ok(state.tables.keys().filter(|name| task.select.selects(name)).cloned().collect())
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>]) -> Result<Vec<Feature>> {
+        let state = self.store.quiet(|core| core.connect().map(|_| core.committed.clone()))?;
+        let features = |mapping: &Arc<TableMapping>| {
+            let heap = state.tables.get(&mapping.source)?;
+            let named = |name: &str| mapping.columns.iter().find(|column| column.source == name).map(|column| column.target.clone());
+            Some(schema_text::features(&heap.spec, &mapping.target, named))
+        };
+        Ok(mappings.iter().filter_map(features).flatten().collect())
     }
 
     async fn rows(&self, mapping: &TableMapping, keys: &RowBatch) -> Result<RowBatch> {
@@ -312,15 +349,19 @@ fn changed(seen: &Appearance, columns: &[(String, String)]) -> usize {
 }
 
 /// `before` with other columns; what they may hold comes from `now` where it has the same one.
-fn restated(before: &Table, columns: &[(String, String)], now: &Table) -> Table {
+fn restated(before: &Table, columns: &[(String, String)], now: &Table, renamed: &[(String, String)]) -> Table {
     let column = |(name, type_name): &(String, String)| {
         let same = |column: &&Column| column.name == *name && column.type_name == *type_name;
         let known = before.columns.iter().find(same).or_else(|| now.columns.iter().find(same));
         known.cloned().unwrap_or_else(|| Column { name: name.clone(), type_name: type_name.clone(), nullable: true, generated: false })
     };
     let columns: Vec<Column> = columns.iter().map(column).collect();
+    let name_of = |index: usize| {
+        let old = &before.columns[index].name;
+        renamed.iter().find(|(there, _)| there == old).map_or(old, |(_, new)| new)
+    };
     let moved = |indices: &[usize]| -> Option<Vec<usize>> {
-        indices.iter().map(|index| columns.iter().position(|column| column.name == before.columns[*index].name)).collect()
+        indices.iter().map(|index| columns.iter().position(|column| column.name == *name_of(*index))).collect()
     };
     let key = before.key.as_ref().and_then(|key| moved(&key.columns)).map(|columns| Key { columns });
     let unique = |unique: &UniqueKey| Some(UniqueKey { name: unique.name.clone(), columns: moved(&unique.columns)? });

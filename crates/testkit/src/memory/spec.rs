@@ -52,6 +52,22 @@ impl TableSpec {
         self
     }
 
+    /// Gives a column another name; nothing happens if it is not there.
+    pub fn renamed(mut self, old: &str, new: &str) -> Self {
+        if let Some(index) = self.index_of(old) {
+            new.clone_into(&mut self.columns[index].name);
+            self.large.iter_mut().filter(|large| *large == old).for_each(|large| new.clone_into(large));
+        }
+        self
+    }
+
+    /// Says whether a column takes NULL.
+    pub fn nullable(mut self, name: &str, nullable: bool) -> Self {
+        let index = self.index_of(name).expect("a column of the table's own");
+        self.columns[index].nullable = nullable;
+        self
+    }
+
     /// Adds a column whose unchanged values are left unsent.
     pub fn large(mut self, name: &str, type_name: &str) -> Self {
         self.large.push(name.into());

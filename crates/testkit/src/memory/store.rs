@@ -223,6 +223,17 @@ impl MemoryStore {
         })
     }
 
+    /// Gives a column another name; the log does not say so.
+    pub fn rename_column(&self, table: &TableName, old: &str, new: &str) -> Result<()> {
+        let spec = self.quiet(|core| Ok::<_, Error>((*core.committed.heap(table)?.spec).clone()))?.renamed(old, new);
+        self.shift(spec, Shift::Renamed(old.to_owned(), new.to_owned()), Row::clone)
+    }
+
+    /// Another definition of the same columns: constraints, indexes, NOT NULL. The log does not say so.
+    pub fn bound(&self, spec: TableSpec) -> Result<()> {
+        self.shift(spec, Shift::Bounded, Row::clone)
+    }
+
     fn shift(&self, spec: TableSpec, shift: Shift, row: impl FnMut(&Row) -> Row) -> Result<()> {
         let table = spec.name.clone();
         self.change(|core| {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Finding, Holder,
-    Lease, LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName,
-    TableWrite, Target, TargetNeeds, TaskName, Trace, WriteKind, codes,
+    Alteration, Applier, Capabilities, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Feature,
+    Finding, Holder, Lease, LeaseRecord, LoadBlock, Present, Result, RowBatch, RowReader, SchemaItem, SequenceValue, Stage, TableMapping,
+    TableName, TableWrite, Target, TargetNeeds, TaskName, Trace, WriteKind, codes,
 };
 
 use super::alter;
@@ -158,6 +158,13 @@ impl Target for MemoryTarget {
                 Fenced::entries(lease, entries).apply(state)?;
                 alter::perform(state, alteration)
             })
+        })
+    }
+
+    async fn structure(&self, mappings: &[Arc<TableMapping>], _asked: &[Feature]) -> Result<Vec<Feature>> {
+        self.read(|state| {
+            let heaps = mappings.iter().filter_map(|mapping| state.tables.get(&mapping.target));
+            heaps.flat_map(|heap| schema_text::features(&heap.spec, &heap.spec.name, |name| Some(name.to_owned()))).collect()
         })
     }
 

@@ -20,15 +20,38 @@ async fn judge(client: &Client, before: &Table, seen: &Appearance, columns: &[(S
     let now = look::of_names(client, names).await?.pop().map(|found| found.look).ok_or_else(|| gone(before))?;
     let known = catalog::read_named(client, names).await?.pop().ok_or_else(|| gone(before))?.table;
     let agrees = now.fits(columns);
-    let table = restated(client, before, seen, &known, &now, columns).await?;
     let (was, is) = (Stamp::parse(&seen.stamp), Stamp::parse(&now.stamp));
-    let distinct = was.as_ref().zip(is.as_ref()).is_some_and(|(was, is)| is.keeps_names(was));
-    let shift = was.zip(is).filter(|_| agrees).and_then(|(was, is)| is.since(&was));
+    let moved = was.as_ref().zip(is.as_ref()).and_then(|(was, is)| is.renamed(was));
+    let renamed = moved.and_then(|moved| told(moved, seen, columns));
+    let distinct = renamed.is_some();
+    let renamed = renamed.unwrap_or_default();
+    let table = restated(client, before, seen, &known, &now, columns, &renamed).await?;
+    // the columns of parts may come in another order: then names alone do not say which column had which in between
+    let sure = agrees && distinct && (renamed.is_empty() || !now.in_parts);
+    let shift = was.zip(is).filter(|_| sure).and_then(|(was, is)| is.since(&was));
     let fills = match &shift {
-        Some(shift) if is_of(shift, seen, columns) => fills(client, before, shift).await?,
+        Some(shift) if is_of(shift, seen, columns, &renamed) => fills(client, before, shift).await?,
         _ => None,
     };
-    Ok(Altered { table, proved: fills.is_some(), fills: fills.unwrap_or_default(), distinct, look: now })
+    Ok(Altered { table, proved: fills.is_some(), fills: fills.unwrap_or_default(), renamed, distinct, look: now })
+}
+
+/// Of the names that changed since the stamp those that changed between the look and what the stream states. None: the
+/// stream may mean another column by one of them.
+fn told(moved: Vec<(String, String)>, seen: &Appearance, columns: &[(String, String)]) -> Option<Vec<(String, String)>> {
+    let has = |columns: &[(String, String)], name: &String| columns.iter().any(|(there, _)| there == name);
+    let mut renamed = Vec::new();
+    for (old, new) in moved {
+        let before = (has(&seen.columns, &old), has(&seen.columns, &new));
+        let after = (has(columns, &old), has(columns, &new));
+        match (before, after) {
+            ((true, false), (false, true)) => renamed.push((old, new)),
+            // before the look, behind what the stream states
+            ((false, true), (false, true)) | ((true, false), (true, false)) => {}
+            _ => return None,
+        }
+    }
+    Some(renamed)
 }
 
 fn gone(before: &Table) -> Error {
@@ -38,9 +61,11 @@ fn gone(before: &Table) -> Error {
 }
 
 /// Whether what the catalog says happened is what the stream says happened.
-fn is_of(shift: &Shift, seen: &Appearance, columns: &[(String, String)]) -> bool {
-    let added = columns.iter().filter(|column| !seen.columns.contains(column)).count();
-    let gone = seen.columns.iter().filter(|column| !columns.contains(column)).count();
+fn is_of(shift: &Shift, seen: &Appearance, columns: &[(String, String)], renamed: &[(String, String)]) -> bool {
+    let came = |name: &String| !seen.columns.iter().any(|(there, _)| there == name) && !renamed.iter().any(|(_, new)| new == name);
+    let went = |name: &String| !columns.iter().any(|(there, _)| there == name) && !renamed.iter().any(|(old, _)| old == name);
+    let added = columns.iter().filter(|(name, _)| came(name)).count();
+    let gone = seen.columns.iter().filter(|(name, _)| went(name)).count();
     // a column that was dropped and made anew alike shows in the numbers alone: the target's still holds the old values
     added == shift.added.len() && gone == shift.gone
 }
@@ -70,6 +95,7 @@ async fn restated(
     known: &Table,
     now: &Appearance,
     columns: &[(String, String)],
+    renamed: &[(String, String)],
 ) -> Result<Table> {
     let mut stated = Vec::new();
     for column in columns {
@@ -84,8 +110,12 @@ async fn restated(
     }
     let generated = before.columns.iter().filter(|column| column.generated && !columns.iter().any(|(name, _)| *name == column.name));
     stated.extend(generated.cloned());
+    let name_of = |index: usize| {
+        let old = &before.columns[index].name;
+        renamed.iter().find(|(there, _)| there == old).map_or(old, |(_, new)| new)
+    };
     let moved = |indices: &[usize]| -> Option<Vec<usize>> {
-        indices.iter().map(|index| stated.iter().position(|column| column.name == before.columns[*index].name)).collect()
+        indices.iter().map(|index| stated.iter().position(|column| column.name == *name_of(*index))).collect()
     };
     let key = before.key.as_ref().and_then(|key| moved(&key.columns)).map(|columns| Key { columns });
     let unique = |unique: &UniqueKey| Some(UniqueKey { name: unique.name.clone(), columns: moved(&unique.columns)? });
@@ -133,13 +163,29 @@ mod tests {
     fn the_catalog_and_the_stream_must_tell_the_same_story() {
         let seen = Appearance { columns: columns(&["id", "a"]), ..Appearance::default() };
         let shift = |added: &[&str], gone| Shift { added: added.iter().map(|name| (3, (*name).to_owned())).collect(), gone };
-        assert!(is_of(&shift(&["b"], 0), &seen, &columns(&["id", "a", "b"])));
-        assert!(is_of(&shift(&["b"], 1), &seen, &columns(&["id", "b"])));
-        assert!(is_of(&shift(&[], 1), &seen, &columns(&["id"])));
+        let is_of = |shift: &Shift, after: &[&str]| is_of(shift, &seen, &columns(after), &[]);
+        assert!(is_of(&shift(&["b"], 0), &["id", "a", "b"]));
+        assert!(is_of(&shift(&["b"], 1), &["id", "b"]));
+        assert!(is_of(&shift(&[], 1), &["id"]));
         // the stamp is of a moment at which the change was there already
-        assert!(!is_of(&shift(&[], 0), &seen, &columns(&["id", "a", "b"])));
-        assert!(!is_of(&shift(&["b"], 0), &seen, &columns(&["id", "b"])));
-        assert!(!is_of(&shift(&["a", "b"], 1), &seen, &columns(&["id", "a", "b"])));
+        assert!(!is_of(&shift(&[], 0), &["id", "a", "b"]));
+        assert!(!is_of(&shift(&["b"], 0), &["id", "b"]));
+        assert!(!is_of(&shift(&["a", "b"], 1), &["id", "a", "b"]));
+    }
+
+    #[test]
+    fn a_rename_is_told_where_no_other_column_had_either_name() {
+        let seen = Appearance { columns: columns(&["id", "a", "b"]), ..Appearance::default() };
+        let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+        let told = |old: &str, new: &str, after: &[&str]| told(vec![pair(old, new)], &seen, &columns(after));
+        assert_eq!(told("a", "z", &["id", "z", "b"]), Some(vec![pair("a", "z")]));
+        assert_eq!(told("a", "z", &["id", "a", "b", "c"]), Some(vec![]), "later");
+        assert_eq!(told("y", "a", &["id", "a", "b", "c"]), Some(vec![]), "before");
+        assert_eq!(told("a", "z", &["id", "z", "a"]), None, "another column took the old name");
+        assert_eq!(told("a", "b", &["id", "b"]), None, "it took another's");
+        assert_eq!(told("a", "z", &["id", "q", "b"]), None, "it had a third one in between");
+        let shift = Shift { added: vec![], gone: 0 };
+        assert!(is_of(&shift, &seen, &columns(&["id", "z", "b"]), &[pair("a", "z")]));
     }
 
     #[test]

@@ -147,6 +147,18 @@ pub(crate) async fn read_names(client: &Client) -> Result<Vec<(u32, TableName)>>
     Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
 }
 
+/// Names alone; without foreign tables.
+pub(crate) async fn selected_names(client: &Client, selection: &Selection) -> Result<Vec<TableName>> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND NOT {SYSTEM_SCHEMAS} AND {NOT_OF_AN_EXTENSION}
+         ORDER BY 1, 2"
+    );
+    let rows = client.query(&sql, &[]).await.map_err(error::from_server)?;
+    let names = rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)));
+    Ok(names.filter(|name| selection.selects(name)).collect())
+}
+
 /// Those of these tables that are there, whoever owns them.
 pub(crate) async fn read_named(client: &Client, names: &[TableName]) -> Result<Vec<CatalogTable>> {
     let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();

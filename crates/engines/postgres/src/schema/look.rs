@@ -58,24 +58,33 @@ impl Stamp {
         })
     }
 
-    /// Columns made since `before`, and how many that were there then are gone. None: something else happened as well, or a
-    /// column came and went in between.
+    /// Columns made since `before`, and how many that were there then are gone; names that changed are not looked at. None:
+    /// something else happened as well, or a column came and went in between.
     pub(crate) fn since(&self, before: &Stamp) -> Option<Shift> {
         if self.oid != before.oid || self.files != before.files {
             return None;
         }
         let kept = self.columns.range(..=before.made);
-        let unchanged = kept.clone().all(|(number, column)| before.columns.get(number) == Some(column));
+        let alike = |number: &i16, kind: &str| before.columns.get(number).is_some_and(|(_, old)| is_stored_alike(old, kind));
+        let unchanged = kept.clone().all(|(number, (_, kind))| alike(number, kind));
         let added: Vec<(i16, String)> = self.columns.range(before.made + 1..).map(|(number, (name, _))| (*number, name.clone())).collect();
         let whole = usize::try_from(self.made - before.made).ok()? == added.len();
         (unchanged && whole).then(|| Shift { added, gone: before.columns.len() - kept.count() })
     }
 
-    /// Whether none of the columns that were there then has another name now.
-    pub(crate) fn keeps_names(&self, before: &Stamp) -> bool {
-        self.oid == before.oid
-            && self.columns.iter().all(|(number, (name, _))| before.columns.get(number).is_none_or(|(old, _)| old == name))
+    /// Columns that were there then and have another name now, old and new. None: it is another table.
+    pub(crate) fn renamed(&self, before: &Stamp) -> Option<Vec<(String, String)>> {
+        let pairs = self.columns.iter().filter_map(|(number, (name, _))| Some((before.columns.get(number)?.0.clone(), name.clone())));
+        (self.oid == before.oid).then(|| pairs.filter(|(old, new)| old != new).collect())
     }
+}
+
+/// Whether a column of the one type became one of the other without a value that reads otherwise, if no row was written anew:
+/// the same type, with another length or precision too, and text of whatever length.
+pub(crate) fn is_stored_alike(old: &str, new: &str) -> bool {
+    let base = |kind: &str| kind.split('(').next().unwrap_or_default().to_owned();
+    let text = |kind: &str| matches!(base(kind).as_str(), "varchar" | "text");
+    base(old) == base(new) || (text(old) && text(new))
 }
 
 /// What two stamps say of what lies between them.
@@ -188,7 +197,7 @@ mod tests {
         // dropped and made anew under the same name is another column
         let anew = stamp(3, &[(1, "id"), (3, "a")], 9);
         assert_eq!(anew.since(&before).unwrap(), Shift { added: vec![(3, "a".to_owned())], gone: 1 });
-        assert!(anew.keeps_names(&before));
+        assert_eq!(anew.renamed(&before).unwrap(), []);
     }
 
     #[test]
@@ -196,8 +205,24 @@ mod tests {
         let before = stamp(2, &[(1, "id"), (2, "a")], 9);
         assert_eq!(stamp(2, &[(1, "id"), (2, "a")], 10).since(&before), None, "rewritten");
         assert_eq!(stamp(4, &[(1, "id"), (2, "a"), (4, "b")], 9).since(&before), None, "a column came and went");
-        let renamed = stamp(2, &[(1, "id"), (2, "b")], 9);
-        assert_eq!(renamed.since(&before), None);
-        assert!(!renamed.keeps_names(&before));
+        let mut retyped = before.clone();
+        retyped.columns.insert(2, ("a".to_owned(), "int4".to_owned()));
+        assert_eq!(retyped.since(&before), None);
+    }
+
+    #[test]
+    fn another_name_is_told_by_the_number() {
+        let before = stamp(3, &[(1, "id"), (2, "a"), (3, "b")], 9);
+        let renamed = stamp(3, &[(1, "id"), (2, "z"), (3, "b")], 9);
+        assert_eq!(renamed.renamed(&before).unwrap(), [("a".to_owned(), "z".to_owned())]);
+        assert_eq!(renamed.since(&before).unwrap(), Shift { added: vec![], gone: 0 });
+        assert_eq!(Stamp { oid: 8, ..renamed }.renamed(&before), None, "another table");
+    }
+
+    #[test]
+    fn a_longer_text_is_stored_alike() {
+        assert!(is_stored_alike("varchar(54)", "varchar(104)") && is_stored_alike("varchar(54)", "text"));
+        assert!(is_stored_alike("numeric(655366)", "numeric(786438)"));
+        assert!(!is_stored_alike("int4", "int8") && !is_stored_alike("bpchar(9)", "text"));
     }
 }

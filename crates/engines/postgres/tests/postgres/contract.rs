@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use godwit_model::{Source, TableName, Target, Task, Value, Writes};
-use godwit_testkit::contract::{Bench, Harness};
+use godwit_testkit::contract::{Bench, Harness, Reshape};
 use godwit_testkit::dialect::Dialect;
 use godwit_testkit::neutral::{Kind, Neutral, NeutralRow, NeutralTable, NeutralTransaction};
 use godwit_testkit::servers::{self, Postgres};
@@ -124,6 +124,27 @@ impl Bench for PostgresBench {
         }
         rows.sort();
         rows
+    }
+
+    async fn reshape(&self, table: &str, change: &Reshape) -> bool {
+        let word = |kind: Kind| if kind == Kind::Int { "bigint" } else { "text" };
+        let change = match change {
+            Reshape::Add(column, kind, fill) => {
+                let fill = match fill {
+                    Neutral::Null => "NULL".to_owned(),
+                    Neutral::Int(number) => number.to_string(),
+                    Neutral::Text(text) => format!("'{text}'"),
+                };
+                format!("ADD COLUMN {column} {} DEFAULT {fill}", word(*kind))
+            }
+            Reshape::Drop(column) => format!("DROP COLUMN {column}"),
+            Reshape::Rename(old, new) => format!("RENAME COLUMN {old} TO {new}"),
+            Reshape::Retype(column, kind) => {
+                format!("ALTER COLUMN {column} TYPE {} USING length({column}::text)::{}", word(*kind), word(*kind))
+            }
+        };
+        user(&self.url).await.batch_execute(&format!("ALTER TABLE public.{table} {change}")).await.unwrap();
+        true
     }
 
     async fn select(&self, tables: &[TableName]) {

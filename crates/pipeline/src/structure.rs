@@ -1,0 +1,310 @@
+//! What tables are besides their rows: compared, and what differs made alike.
+//!
+//! A stream of changes says nothing of constraints, defaults and indexes. So the target follows in two ways. When it
+//! refuses a row, it may be that the source no longer has what refuses it, or has room where the target has none: then the
+//! target gives way, and the row is written again. And at finish, behind the drain, everything is made as it is at the
+//! source; what cannot be is said, with the statements that would do it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use godwit_model::{
+    Bearing, Create, DdlPolicy, Entry, Error, Event, Feature, Result, SchemaItem, Scope, Stage, TableMapping, TableName, codes,
+};
+
+use crate::facts::{self, Facts};
+use crate::load::Route;
+use crate::setup::Setup;
+
+/// Something of the target that is not as at the source, in words, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// `public.item: INDEX item_a`.
+    pub what: String,
+    pub why: String,
+    /// In the target's dialect; empty where a person must look.
+    pub statements: Vec<String>,
+}
+
+/// Which differences are mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Columns and their properties, and what decides which rows a table takes: before rows are proved equal.
+    OfRows,
+    /// What no row depends on, and foreign keys.
+    Rest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Missing,
+    Other,
+    Surplus,
+}
+
+/// One feature that the two sides do not share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Difference {
+    kind: Kind,
+    /// As the source has it; where it does not, as the target does.
+    feature: Feature,
+    /// What takes the target's away.
+    remove: Vec<String>,
+}
+
+impl Difference {
+    fn name(&self) -> String {
+        format!("{}: {}", self.feature.table, self.feature.what)
+    }
+
+    fn mends(&self) -> Vec<String> {
+        match self.kind {
+            Kind::Missing => self.feature.make.clone(),
+            Kind::Surplus => self.remove.clone(),
+            Kind::Other if !self.feature.change.is_empty() => self.feature.change.clone(),
+            Kind::Other => [&self.remove[..], &self.feature.make].concat(),
+        }
+    }
+
+    /// An object that the source does not have goes where the task made it: else it is the owner's own.
+    fn is_ours_to_mend(&self, made: &Made) -> bool {
+        self.kind != Kind::Surplus || self.feature.scope == Scope::OfColumn || made.has(&self.feature)
+    }
+
+    /// What makes the target take rows that it refuses now.
+    fn gives_way(&self, made: &Made) -> Option<Vec<String>> {
+        if !self.is_ours_to_mend(made) {
+            return None;
+        }
+        match (self.feature.bearing, self.kind) {
+            (Bearing::Refuses, Kind::Surplus | Kind::Other) => Some(self.remove.clone()),
+            (Bearing::Admits, Kind::Missing | Kind::Other) => Some(self.mends()),
+            _ => None,
+        }
+    }
+
+    fn part(&self) -> Part {
+        let bears = self.feature.scope != Scope::Table || self.feature.bearing != Bearing::None;
+        if bears { Part::OfRows } else { Part::Rest }
+    }
+
+    fn why(&self) -> &'static str {
+        match self.kind {
+            Kind::Missing => "the target does not have it",
+            Kind::Other => "it is another at the source",
+            Kind::Surplus => "the source does not have it",
+        }
+    }
+}
+
+/// Which objects of the target's tables came there by the task.
+enum Made {
+    /// Its tables were just made, and it is alone with them.
+    All,
+    These(HashSet<(TableName, String)>),
+}
+
+impl Made {
+    fn of(facts: &Facts) -> Result<Self> {
+        Ok(facts.objects()?.map_or(Made::All, Made::These))
+    }
+
+    fn has(&self, feature: &Feature) -> bool {
+        feature.scope == Scope::Table
+            && match self {
+                Made::All => true,
+                Made::These(objects) => objects.contains(&(feature.table.clone(), feature.what.clone())),
+            }
+    }
+}
+
+/// Pure. What goes comes first, then in the source's order what is to be made.
+fn differences(source: &[Feature], target: &[Feature]) -> Vec<Difference> {
+    let same = |one: &Feature, other: &Feature| one.table == other.table && one.what == other.what;
+    let surplus = target.iter().rev().filter(|own| !source.iter().any(|wanted| same(own, wanted)));
+    let surplus = surplus.map(|own| Difference { kind: Kind::Surplus, feature: own.clone(), remove: own.remove.clone() });
+    let missing = source.iter().filter_map(|wanted| {
+        let own = target.iter().find(|own| same(own, wanted));
+        let kind = match own {
+            None => Kind::Missing,
+            Some(own) if own.definition != wanted.definition => Kind::Other,
+            Some(_) => return None,
+        };
+        Some(Difference { kind, feature: wanted.clone(), remove: own.map(|own| own.remove.clone()).unwrap_or_default() })
+    });
+    surplus.chain(missing).collect()
+}
+
+/// Whether every column has its own name at the target: else objects that speak of columns are not compared.
+fn is_whole(route: &Route) -> bool {
+    let kept = |name: &str| route.mapping.columns.iter().any(|column| column.source == name && column.target == name);
+    route.table.columns.iter().filter(|column| !column.generated).all(|column| kept(&column.name))
+}
+
+impl Setup<'_> {
+    /// Makes this part of the target's tables what it is at the source; gives what the target refused.
+    pub async fn settle(&self, facts: &Facts, routes: &[Route], part: Part) -> Result<Vec<Leftover>> {
+        let made = Made::of(facts)?;
+        let mut refused = Vec::new();
+        let differences = self.compared(facts, routes).await?;
+        for difference in differences.iter().filter(|found| found.part() == part && found.is_ours_to_mend(&made)) {
+            match self.mend(difference, difference.mends()).await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    let why = format!("{}, and the target refused: {}", difference.why(), error.what());
+                    refused.push(Leftover { what: difference.name(), why, statements: difference.mends() });
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Everything that is not alike, beside what was refused of objects that no table has.
+    pub async fn leftovers(&self, facts: &Facts, routes: &[Route], refused: Vec<Leftover>) -> Result<Vec<Leftover>> {
+        let found = self.compared(facts, routes).await?;
+        let of_tables: Vec<String> = found.iter().map(Difference::name).collect();
+        let leftover = |difference: &Difference| {
+            let answer = refused.iter().find(|refused| refused.what == difference.name());
+            let why = answer.map_or_else(|| difference.why().to_owned(), |refused| refused.why.clone());
+            Leftover { what: difference.name(), why, statements: difference.mends() }
+        };
+        let mut left: Vec<Leftover> = found.iter().map(leftover).collect();
+        // what was refused of a table and is alike by now is settled
+        let names: Vec<String> = routes.iter().map(|route| format!("{}: ", route.mapping.target)).collect();
+        let of_table = |what: &str| of_tables.iter().any(|name| name == what) || names.iter().any(|name| what.starts_with(name.as_str()));
+        left.extend(refused.iter().filter(|refused| !of_table(&refused.what)).cloned());
+        Ok(left)
+    }
+
+    /// After the target refused a row: takes from its tables what the source's no longer have, and makes room where they
+    /// have it. Says whether anything was altered.
+    pub async fn give_way(&self, facts: &Facts, routes: &[Route]) -> Result<bool> {
+        if self.task.schema.changes != DdlPolicy::Carry {
+            return Ok(false);
+        }
+        let made = Made::of(facts)?;
+        let mut altered = false;
+        for difference in self.compared(facts, routes).await? {
+            let Some(statements) = difference.gives_way(&made) else { continue };
+            match self.mend(&difference, statements).await {
+                Ok(()) => altered = true,
+                Err(error) if error.is_transient() => return Err(error),
+                // then what the target said of the row is the last word
+                Err(error) => tracing::info!(%error, feature = difference.name(), "the target does not give way"),
+            }
+        }
+        Ok(altered)
+    }
+
+    /// The fact that says which objects the task made, once all of them are there.
+    pub async fn objects(&self, facts: &Facts, routes: &[Route]) -> Result<Entry> {
+        let mappings = self.made_by_task(facts, routes)?.into_iter().map(|route| route.mapping.clone()).collect::<Vec<_>>();
+        let found = if mappings.is_empty() { Vec::new() } else { self.target.structure(&mappings, &[]).await? };
+        let objects = found.into_iter().filter(|feature| feature.scope == Scope::Table).map(|feature| (feature.table, feature.what));
+        Ok(facts::objects_entry(&objects.collect()))
+    }
+
+    async fn mend(&self, difference: &Difference, sql: Vec<String>) -> Result<()> {
+        let table = Some(difference.feature.table.clone());
+        let item = SchemaItem { id: difference.name(), stage: Stage::AtFinish, table, sql };
+        // it is compared again whenever that is asked: nothing is to be remembered
+        let done = facts::removal(&facts::step_key(&item.id));
+        self.target.perform(self.lease, &[&item], &[done]).await?;
+        tracing::info!(feature = item.id, why = difference.why(), "the target's structure was altered");
+        self.observer.event(Event::SchemaStep { id: format!("ALTER {}: {}", item.id, difference.why()) });
+        Ok(())
+    }
+
+    /// Of tables whose structure is the task's.
+    async fn compared(&self, facts: &Facts, routes: &[Route]) -> Result<Vec<Difference>> {
+        let ours = self.made_by_task(facts, routes)?;
+        let mappings: Vec<Arc<TableMapping>> = ours.iter().map(|route| route.mapping.clone()).collect();
+        if mappings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted = self.source.structure(&mappings).await?;
+        let found = self.target.structure(&mappings, &wanted).await?;
+        let cut: Vec<&TableName> = ours.iter().filter(|route| !is_whole(route)).map(|route| &route.mapping.target).collect();
+        let compared = |difference: &Difference| match difference.feature.scope {
+            Scope::OfColumn => true,
+            // what is left out, or the target's own
+            Scope::Column => !(cut.contains(&&difference.feature.table) && difference.kind == Kind::Surplus),
+            Scope::Table => !cut.contains(&&difference.feature.table),
+        };
+        Ok(differences(&wanted, &found).into_iter().filter(compared).collect())
+    }
+
+    /// Without target tables that were there before the task, or that a person makes: they keep their owner's structure.
+    fn made_by_task<'r>(&self, facts: &Facts, routes: &'r [Route]) -> Result<Vec<&'r Route>> {
+        if !self.task.phases.schema || !matches!(self.task.schema.create, Create::All | Create::Tables) {
+            return Ok(Vec::new());
+        }
+        let kept = facts.existing()?.unwrap_or_default();
+        Ok(routes.iter().filter(|route| !kept.contains(&route.mapping.target)).collect())
+    }
+
+    /// How many tables were not compared.
+    pub fn owned_by_others(&self, facts: &Facts, routes: &[Route]) -> Result<usize> {
+        Ok(routes.len() - self.made_by_task(facts, routes)?.len())
+    }
+}
+
+/// Whether a refusal, of a row or of an alteration, may come from a structure that the source has left behind.
+pub(crate) fn may_give_way(error: &Error) -> bool {
+    [&codes::VALUE_REFUSED, &codes::CONFLICT, &codes::KEY_EXISTS, &codes::DDL_STOPPED].into_iter().any(|code| error.is(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feature(what: &str, definition: &str, bearing: Bearing, scope: Scope) -> Feature {
+        Feature {
+            table: TableName::new("shop", "item"),
+            what: what.to_owned(),
+            definition: definition.to_owned(),
+            make: vec![format!("make {what} {definition}")],
+            remove: vec![format!("remove {what}")],
+            change: Vec::new(),
+            bearing,
+            scope,
+        }
+    }
+
+    #[test]
+    fn what_goes_comes_before_what_is_made() {
+        let index = |definition: &str| feature("INDEX a", definition, Bearing::None, Scope::Table);
+        let (null, default) =
+            (feature("NOT NULL of a", "", Bearing::Refuses, Scope::OfColumn), feature("DEFAULT of a", "1", Bearing::None, Scope::OfColumn));
+        let found = differences(&[default.clone(), index("x")], &[null.clone(), index("y")]);
+        let kinds: Vec<(Kind, &str)> = found.iter().map(|found| (found.kind, found.feature.what.as_str())).collect();
+        assert_eq!(kinds, [(Kind::Surplus, "NOT NULL of a"), (Kind::Missing, "DEFAULT of a"), (Kind::Other, "INDEX a")]);
+        assert_eq!(found[2].mends(), ["remove INDEX a", "make INDEX a x"]);
+        assert_eq!(differences(&[index("x")], &[index("x")]), []);
+    }
+
+    #[test]
+    fn an_object_of_the_targets_own_is_only_named() {
+        let index = feature("INDEX a", "x", Bearing::None, Scope::Table);
+        let found = differences(&[], std::slice::from_ref(&index));
+        assert!(!found[0].is_ours_to_mend(&Made::These(HashSet::new())));
+        assert!(found[0].is_ours_to_mend(&Made::These(HashSet::from([(index.table, index.what)]))));
+        let found = differences(&[], &[feature("NOT NULL of a", "", Bearing::Refuses, Scope::OfColumn)]);
+        assert!(found[0].is_ours_to_mend(&Made::These(HashSet::new())));
+        let column = differences(&[], &[feature("COLUMN a", "int", Bearing::None, Scope::Column)]);
+        assert!(!column[0].is_ours_to_mend(&Made::All));
+    }
+
+    #[test]
+    fn the_target_gives_way_only_where_rows_are_in_question() {
+        let way = |source: &[Feature], target: &[Feature]| differences(source, target)[0].gives_way(&Made::All);
+        let unique = feature("UNIQUE a", "a", Bearing::Refuses, Scope::Table);
+        assert_eq!(way(&[], std::slice::from_ref(&unique)), Some(vec!["remove UNIQUE a".to_owned()]));
+        assert_eq!(way(std::slice::from_ref(&unique), &[]), None, "it comes at finish");
+        let room = feature("PARTITION p", "1", Bearing::Admits, Scope::Table);
+        assert_eq!(way(std::slice::from_ref(&room), &[]), Some(vec!["make PARTITION p 1".to_owned()]));
+        assert_eq!(way(&[], &[room]), None);
+        assert_eq!(way(&[], &[feature("INDEX a", "x", Bearing::None, Scope::Table)]), None);
+    }
+}
