@@ -10,7 +10,12 @@ use crate::{error, lease, writer};
 
 /// Steps come from `pg_dump` and from us alike: nothing may be looked up by a path, and a function may speak of tables
 /// that are made later.
-const BEGIN: &str = "BEGIN; SET LOCAL search_path TO ''; SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content";
+///
+/// A server's `maintenance_work_mem` is made for sessions that share it with users; an index of a table that was just
+/// loaded may take what a quarter of the shared buffers is, which says how large the server is meant to be.
+const BEGIN: &str = "BEGIN; SET LOCAL search_path TO ''; SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content; \
+    SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), \
+    least(pg_size_bytes(current_setting('shared_buffers')) / 4, 1073741824)) / 1024 || 'kB', true)";
 
 /// A session whose transaction this leaves open on an error must not be used again.
 pub(crate) async fn perform(client: &Client, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {

@@ -5,6 +5,7 @@
 //! connection that is open and carries nothing any more.
 
 mod address;
+mod gathering;
 mod session;
 mod settings;
 mod socket;

@@ -8,8 +8,10 @@ use godwit_model::{EndpointConfig, Error, Result, codes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 use super::address::{Address, Place};
+use super::gathering::Gathering;
 use super::tls;
 
 /// A silent peer is asked after this long ...
@@ -21,9 +23,28 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// Keepalive does not run while our own bytes wait for an answer of the peer's kernel; this does.
 const UNANSWERED_LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) trait Bytestream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+pub(crate) trait Bytestream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
+    /// Lets what is sent gather until it is read.
+    fn let_gather(&mut self);
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Bytestream for T {}
+impl Bytestream for Gathering<TcpStream> {
+    fn let_gather(&mut self) {
+        Gathering::let_gather(self);
+    }
+}
+
+impl Bytestream for Gathering<UnixStream> {
+    fn let_gather(&mut self) {
+        Gathering::let_gather(self);
+    }
+}
+
+impl Bytestream for TlsStream<Gathering<TcpStream>> {
+    fn let_gather(&mut self) {
+        self.get_mut().0.let_gather();
+    }
+}
 
 /// A way to the server and whether what is sent on it can be read by others.
 pub(crate) struct Stream {
@@ -36,12 +57,12 @@ pub(crate) async fn open(endpoint: &EndpointConfig, address: &Address) -> Result
     match &address.place {
         Place::Unix(path) => {
             let socket = UnixStream::connect(path).await.map_err(|problem| unreachable(problem, address))?;
-            Ok(Stream { bytes: Box::new(socket), is_encrypted: false })
+            Ok(Stream { bytes: Box::new(Gathering::new(socket)), is_encrypted: false })
         }
         Place::Tcp { host, port } => {
             let socket = reach(host, *port).await.map_err(|problem| unreachable(problem, address))?;
             guard(&socket).map_err(|problem| unreachable(problem, address))?;
-            tls::negotiate(socket, host, &endpoint.tls).await.map_err(|error| error.at_least_at(|| address.display.clone()))
+            tls::negotiate(Gathering::new(socket), host, &endpoint.tls).await.map_err(|error| error.at_least_at(|| address.display.clone()))
         }
     }
 }

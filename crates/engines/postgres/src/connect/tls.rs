@@ -20,11 +20,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::gathering::Gathering;
 use super::socket::Stream;
 use crate::error;
 
 /// Asks the server for encryption, unless the mode says not to, and makes it.
-pub(super) async fn negotiate(mut socket: TcpStream, host: &str, tls: &Tls) -> Result<Stream> {
+pub(super) async fn negotiate(mut socket: Gathering<TcpStream>, host: &str, tls: &Tls) -> Result<Stream> {
     if tls.mode == TlsMode::Disable {
         return Ok(Stream { bytes: Box::new(socket), is_encrypted: false });
     }
@@ -49,7 +50,7 @@ fn failed(what: &str) -> Error {
 }
 
 /// Exactly one byte is read: what follows belongs to the handshake, so nothing sent in the clear can slip behind it.
-async fn server_agrees(socket: &mut TcpStream) -> Result<bool> {
+async fn server_agrees(socket: &mut Gathering<TcpStream>) -> Result<bool> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     socket.write_all(&request).await.map_err(error::lost)?;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use godwit_model::{Error, Result, codes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -36,13 +37,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_QUESTIONS: u32 = 10;
 /// Questions further apart than this are not of that kind.
 const WITHOUT_A_PAUSE: Duration = Duration::from_secs(1);
-/// What a busy stream gathers for before it is read again: far below what anyone sees as lag.
-const GATHERING: Duration = Duration::from_millis(2);
-/// A read of this size has gathered enough: a large transaction is read as fast as it comes.
-const SMALL_READ: usize = 32 << 10;
+/// A busy stream is read in turns, with a pause in between far below what anyone sees as lag ...
+const PAUSE: Duration = Duration::from_millis(2);
+/// ... and a backlog in turns that are further apart. By then the server's kernel sends what it holds in large pieces,
+/// and a message costs the server's send half of what one on its own does [two cores, loopback: 0.55 s of the sender's
+/// time for 200,000 messages, 1.2 s with pauses of 2 ms, 1.4 s without].
+const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
 const PACE_WINDOW: Duration = Duration::from_millis(10);
 /// Messages in one window from which on a stream is busy; a transaction is at least three.
 const BUSY_MESSAGES: f64 = 60.0;
+/// Messages in one window from which on it is a backlog.
+const BACKLOG_MESSAGES: f64 = 400.0;
+/// From this size on what was read is handed over though more is there.
+const TURN_BYTES: usize = 256 << 10;
 /// Most packets in the queue; bytes are what bounds it, this only keeps many tiny packets from outgrowing them.
 const MOST_PACKETS: usize = 256;
 
@@ -115,10 +122,10 @@ struct Queue {
 
 impl Queue {
     /// Waits for room.
-    async fn push(&self, messages: VecDeque<LogMessage>, weight: usize) -> Result<(), Gone> {
-        let share = u32::try_from(weight.min(self.bytes)).unwrap_or(u32::MAX);
+    async fn push(&self, turn: Turn) -> Result<(), Gone> {
+        let share = u32::try_from(turn.weight.min(self.bytes)).unwrap_or(u32::MAX);
         let share = self.room.clone().acquire_many_owned(share).await.map_err(|_| Gone)?;
-        self.sender.send(Ok(Received { messages, _share: Some(share) })).await.map_err(|_| Gone)
+        self.sender.send(Ok(Received { messages: turn.messages, _share: Some(share) })).await.map_err(|_| Gone)
     }
 }
 
@@ -138,19 +145,28 @@ enum End {
 }
 
 async fn relay(server: &mut Server, queue: &Queue) -> Result<(), End> {
-    let mut pace = Pace { since: Instant::now(), messages: 0, busy: false };
+    let mut pace = Pace { since: Instant::now(), messages: 0, pause: None };
     loop {
-        let (messages, weight) = server.receive().await.map_err(End::Failed)?;
-        if messages.is_empty() {
-            continue;
+        let mut turn = Turn::default();
+        while !server.take_what_is_there(&mut turn).await.map_err(End::Failed)? {
+            if let Some(pause) = pace.pause {
+                server.wire.let_gather();
+                server.while_waiting(tokio::time::sleep(pause)).await.map_err(End::Failed)?;
+            }
+            server.fill().await.map_err(End::Failed)?;
+            server.take_all(&mut turn).await.map_err(End::Failed)?;
         }
-        pace.count(messages.len());
-        let pushed = server.while_waiting(queue.push(messages, weight)).await.map_err(End::Failed)?;
+        pace.count(turn.messages.len());
+        let pushed = server.while_waiting(queue.push(turn)).await.map_err(End::Failed)?;
         pushed.map_err(|Gone| End::Gone)?;
-        if pace.busy && weight < SMALL_READ {
-            server.while_waiting(tokio::time::sleep(GATHERING)).await.map_err(End::Failed)?;
-        }
     }
+}
+
+/// What is read without waiting.
+#[derive(Default)]
+struct Turn {
+    messages: VecDeque<LogMessage>,
+    weight: usize,
 }
 
 /// How fast messages come. The server sends each on its own, and each read wakes several threads here and slows the
@@ -158,7 +174,7 @@ async fn relay(server: &mut Server, queue: &Queue) -> Result<(), End> {
 struct Pace {
     since: Instant,
     messages: usize,
-    busy: bool,
+    pause: Option<Duration>,
 }
 
 impl Pace {
@@ -166,9 +182,17 @@ impl Pace {
         self.messages += messages;
         let passed = self.since.elapsed();
         if passed >= PACE_WINDOW {
-            let windows = passed.as_secs_f64() / PACE_WINDOW.as_secs_f64();
-            *self = Pace { since: Instant::now(), messages: 0, busy: self.messages as f64 >= BUSY_MESSAGES * windows };
+            let in_a_window = self.messages as f64 * PACE_WINDOW.as_secs_f64() / passed.as_secs_f64();
+            *self = Pace { since: Instant::now(), messages: 0, pause: pause_at(in_a_window) };
         }
+    }
+}
+
+fn pause_at(messages_in_a_window: f64) -> Option<Duration> {
+    match messages_in_a_window {
+        many if many >= BACKLOG_MESSAGES => Some(BACKLOG_PAUSE),
+        some if some >= BUSY_MESSAGES => Some(PAUSE),
+        _ => None,
     }
 }
 
@@ -188,15 +212,12 @@ struct Server {
 }
 
 impl Server {
-    /// Everything that has arrived, waiting for at least one read; may be nothing whole.
-    async fn receive(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
+    /// Waits for at least one read, and goes on telling the server what is durable.
+    async fn fill(&mut self) -> Result<()> {
         self.heard = Instant::now();
         loop {
             tokio::select! {
-                filled = self.wire.fill() => {
-                    filled?;
-                    return self.take_all().await;
-                }
+                filled = self.wire.fill() => return filled,
                 () = tokio::time::sleep_until(self.heard + SILENCE_LIMIT) => {
                     return Err(Error::new(&codes::CONNECTION_LOST, "the server has said nothing for too long"));
                 }
@@ -206,9 +227,22 @@ impl Server {
         }
     }
 
-    async fn take_all(&mut self) -> Result<(VecDeque<LogMessage>, usize)> {
-        let mut messages = VecDeque::new();
-        let mut weight = 0;
+    /// Whether there is something to hand over now.
+    async fn take_what_is_there(&mut self, turn: &mut Turn) -> Result<bool> {
+        // what is behind a message over the limit is not read before its reader has heard of it
+        while turn.weight < TURN_BYTES
+            && !self.oversize
+            && let Some(filled) = self.wire.fill().now_or_never()
+        {
+            filled?;
+            self.take_all(turn).await?;
+        }
+        Ok(!turn.messages.is_empty())
+    }
+
+    /// Everything that is whole.
+    async fn take_all(&mut self, turn: &mut Turn) -> Result<()> {
+        self.heard = Instant::now();
         while let Some(taken) = self.wire.take_or_refuse()? {
             let frame = match taken {
                 Ok(frame) => frame,
@@ -216,20 +250,20 @@ impl Server {
                 Err(oversize) if self.oversize => return Err(oversize.refused()),
                 Err(oversize) => {
                     self.oversize = true;
-                    messages.push_back(oversize.of_data());
+                    turn.messages.push_back(oversize.of_data());
                     break;
                 }
             };
-            weight += frame.body.len() + std::mem::size_of::<LogMessage>();
+            turn.weight += frame.body.len() + std::mem::size_of::<LogMessage>();
             let Some(message) = log_message(frame)? else { continue };
             match message {
                 LogMessage::Keepalive { reply: true, .. } => self.answer().await?,
                 LogMessage::Keepalive { .. } => {}
                 LogMessage::Data(_) | LogMessage::Oversize(_) => self.questions = 0,
             }
-            messages.push_back(message);
+            turn.messages.push_back(message);
         }
-        Ok((messages, weight))
+        Ok(())
     }
 
     async fn answer(&mut self) -> Result<()> {

@@ -92,6 +92,11 @@ impl Wire {
         })
     }
 
+    /// Lets messages gather until the next read.
+    pub(crate) fn let_gather(&mut self) {
+        self.stream.bytes.let_gather();
+    }
+
     /// Reads what there is, waiting for at least one byte.
     pub(crate) async fn fill(&mut self) -> Result<()> {
         let missing = missing(&self.inbox, self.longest);
