@@ -100,6 +100,13 @@ pub(crate) struct Altering {
     pub layouts: HashMap<TableName, Arc<Layout>>,
     /// Tables whose rows may have changed outside of the log.
     pub announced: HashSet<TableName>,
+    /// Tables with other layouts before the last: what rows of those say of columns that are gone has no place any more.
+    pub several: HashSet<TableName>,
+}
+
+/// Parts of a table may have its columns in another order.
+fn has_same_columns(one: &Layout, other: &Layout) -> bool {
+    one.columns.len() == other.columns.len() && one.columns.iter().all(|column| other.columns.contains(column))
 }
 
 pub(crate) struct Assembler {
@@ -258,7 +265,11 @@ impl Assembler {
                     Some(projection)
                 }
                 Fate::Altered(layout) => {
-                    self.altering.get_or_insert_default().layouts.insert(layout.table.clone(), layout);
+                    let (table, altering) = (layout.table.clone(), self.altering.get_or_insert_default());
+                    let earlier = altering.layouts.insert(table.clone(), layout.clone());
+                    if earlier.is_some_and(|earlier| !has_same_columns(&earlier, &layout)) {
+                        altering.several.insert(table);
+                    }
                     None
                 }
             };

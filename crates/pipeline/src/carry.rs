@@ -177,7 +177,7 @@ impl Replay {
             if self.policy == DdlPolicy::Stop {
                 return Err(stopped(&found.table, &describe(&known, &found.look.columns)));
             }
-            self.alter(facts, &found.table, &found.look.columns, Place::Load).await?;
+            self.alter(facts, &found.table, &found.look.columns, Place::Load, false).await?;
             is_altered = true;
         }
         Ok(is_altered)
@@ -198,7 +198,7 @@ impl Replay {
         let position = checkpoint.map(|checkpoint| checkpoint.position.clone());
         for (name, layout) in &altering.layouts {
             let ahead = Ahead { position: position.clone(), ..Ahead::default() };
-            self.alter(facts, name, &stated(layout), Place::Before(ahead)).await?;
+            self.alter(facts, name, &stated(layout), Place::Before(ahead), altering.several.contains(name)).await?;
         }
         for name in altering.announced.iter().filter(|name| !altering.layouts.contains_key(*name)) {
             let Some(route) = self.routes.iter().find(|route| route.table.name == *name) else { continue };
@@ -209,13 +209,15 @@ impl Replay {
         Ok(())
     }
 
-    /// Gives the target's table the columns that the source's has.
-    async fn alter(&self, facts: &mut Facts, name: &TableName, columns: &[(String, String)], place: Place) -> Result<()> {
+    /// Gives the target's table the columns that the source's has. After `several` layouts in one transaction its rows are
+    /// read again.
+    async fn alter(&self, facts: &mut Facts, name: &TableName, columns: &[(String, String)], place: Place, several: bool) -> Result<()> {
         let is_loose = matches!(place, Place::Load);
         let route = self.routes.iter().find(|route| route.table.name == *name);
         let route = route.ok_or_else(|| Error::internal("a table that is not selected was altered"))?;
         let look = facts.look(name)?.ok_or_else(|| Error::internal("a table that was never seen was altered"))?;
-        let altered = self.source.altered(&route.table, &look, columns).await?;
+        let mut altered = self.source.altered(&route.table, &look, columns).await?;
+        altered.proved &= !several;
         refuse(&self.rules, &route.table, &look, columns, &altered)?;
         if is_loose && !altered.renamed.is_empty() {
             return Err(renamed_in_load(&route.table, &altered.renamed));
@@ -285,7 +287,7 @@ impl Replay {
                 if self.policy == DdlPolicy::Stop {
                     return Err(stopped(&found.table, &describe(&known, &found.look.columns)));
                 }
-                self.alter(facts, &found.table, &found.look.columns, Place::Here).await?;
+                self.alter(facts, &found.table, &found.look.columns, Place::Here, false).await?;
                 is_altered = true;
             } else if known.stamp.is_empty() || found.look.stamp.is_empty() {
                 self.note(facts, vec![facts::look_entry(&found.table, &found.look)]).await?;

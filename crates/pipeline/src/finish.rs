@@ -105,6 +105,7 @@ impl Running {
         }
         for drained in 1..=MOST_DRAINS {
             self.follow_catalog().await?;
+            let routes = job.routes().await?;
             let before = self.passed().await?;
             failpoint("finish.drained");
             let refused = self.settle_rows(&routes).await?;

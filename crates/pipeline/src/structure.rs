@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use godwit_model::{
-    Bearing, Create, DdlPolicy, Entry, Error, Event, Feature, Result, SchemaItem, Scope, Stage, TableMapping, TableName, codes,
+    Appearance, Bearing, Create, DdlPolicy, Entry, Error, Event, Feature, Result, SchemaItem, Scope, Stage, Table, TableMapping, TableName,
+    codes,
 };
 
 use crate::facts::{self, Facts};
@@ -29,9 +30,9 @@ pub struct Leftover {
 /// Which differences are mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Columns and their properties, and what decides which rows a table takes: before rows are proved equal.
+    /// Columns, and what decides which rows a table takes: before rows are proved equal.
     OfRows,
-    /// What no row depends on, and foreign keys.
+    /// What no row depends on, defaults, and foreign keys.
     Rest,
 }
 
@@ -66,9 +67,14 @@ impl Difference {
         }
     }
 
-    /// An object that the source does not have goes where the task made it: else it is the owner's own.
+    /// An object that the source does not have goes where the task made it: else it is the owner's own. A column that is
+    /// there is never taken away, nor made anew: it may hold what others lean on.
     fn is_ours_to_mend(&self, made: &Made) -> bool {
-        self.kind != Kind::Surplus || self.feature.scope == Scope::OfColumn || made.has(&self.feature)
+        match self.feature.scope {
+            Scope::Column => self.kind == Kind::Missing,
+            Scope::OfColumn => true,
+            Scope::Table => self.kind != Kind::Surplus || made.has(&self.feature),
+        }
     }
 
     /// What makes the target take rows that it refuses now.
@@ -83,8 +89,9 @@ impl Difference {
         }
     }
 
+    /// Defaults and identities wait: a column that is always generated refuses what is still applied.
     fn part(&self) -> Part {
-        let bears = self.feature.scope != Scope::Table || self.feature.bearing != Bearing::None;
+        let bears = self.feature.scope == Scope::Column || self.feature.bearing != Bearing::None;
         if bears { Part::OfRows } else { Part::Rest }
     }
 
@@ -141,13 +148,27 @@ fn is_whole(route: &Route) -> bool {
     route.table.columns.iter().filter(|column| !column.generated).all(|column| kept(&column.name))
 }
 
+/// Whether a table's columns that hold rows' own values have these names still.
+fn has_columns(look: &Appearance, table: &Table) -> bool {
+    let stored = || table.columns.iter().filter(|column| !column.generated);
+    let is_there = |name: &str| look.columns.iter().any(|(there, _)| there == name);
+    look.columns.len() == stored().count() && stored().all(|column| is_there(&column.name))
+}
+
+#[derive(Default)]
+struct Compared {
+    differences: Vec<Difference>,
+    /// Target tables that were not compared.
+    moved_on: Vec<TableName>,
+}
+
 impl Setup<'_> {
     /// Makes this part of the target's tables what it is at the source; gives what the target refused.
     pub async fn settle(&self, facts: &Facts, routes: &[Route], part: Part) -> Result<Vec<Leftover>> {
         let made = Made::of(facts)?;
         let mut refused = Vec::new();
-        let differences = self.compared(facts, routes).await?;
-        for difference in differences.iter().filter(|found| found.part() == part && found.is_ours_to_mend(&made)) {
+        let compared = self.compared(facts, routes).await?;
+        for difference in compared.differences.iter().filter(|found| found.part() == part && found.is_ours_to_mend(&made)) {
             match self.mend(difference, difference.mends()).await {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => return Err(error),
@@ -162,7 +183,8 @@ impl Setup<'_> {
 
     /// Everything that is not alike, beside what was refused of objects that no table has.
     pub async fn leftovers(&self, facts: &Facts, routes: &[Route], refused: Vec<Leftover>) -> Result<Vec<Leftover>> {
-        let found = self.compared(facts, routes).await?;
+        let compared = self.compared(facts, routes).await?;
+        let found = compared.differences;
         let of_tables: Vec<String> = found.iter().map(Difference::name).collect();
         let leftover = |difference: &Difference| {
             let answer = refused.iter().find(|refused| refused.what == difference.name());
@@ -174,6 +196,11 @@ impl Setup<'_> {
         let names: Vec<String> = routes.iter().map(|route| format!("{}: ", route.mapping.target)).collect();
         let of_table = |what: &str| of_tables.iter().any(|name| name == what) || names.iter().any(|name| what.starts_with(name.as_str()));
         left.extend(refused.iter().filter(|refused| !of_table(&refused.what)).cloned());
+        left.extend(compared.moved_on.into_iter().map(|table| Leftover {
+            what: table.to_string(),
+            why: "its columns are others at the source by now, so that what it is besides was not compared".to_owned(),
+            statements: Vec::new(),
+        }));
         Ok(left)
     }
 
@@ -184,17 +211,21 @@ impl Setup<'_> {
             return Ok(false);
         }
         let made = Made::of(facts)?;
-        let mut altered = false;
-        for difference in self.compared(facts, routes).await? {
-            let Some(statements) = difference.gives_way(&made) else { continue };
-            match self.mend(&difference, statements).await {
-                Ok(()) => altered = true,
+        let refusing = |compared: &Compared| {
+            let ways = compared.differences.iter().filter_map(|found| Some((found.clone(), found.gives_way(&made)?)));
+            ways.collect::<Vec<(Difference, Vec<String>)>>()
+        };
+        let before = refusing(&self.compared(facts, routes).await?);
+        for (difference, statements) in &before {
+            match self.mend(difference, statements.clone()).await {
+                Ok(()) => {}
                 Err(error) if error.is_transient() => return Err(error),
                 // then what the target said of the row is the last word
                 Err(error) => tracing::info!(%error, feature = difference.name(), "the target does not give way"),
             }
         }
-        Ok(altered)
+        // statements that change nothing would have the row tried for ever
+        Ok(!before.is_empty() && refusing(&self.compared(facts, routes).await?) != before)
     }
 
     /// The fact that says which objects the task made, once all of them are there.
@@ -216,23 +247,33 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// Of tables whose structure is the task's.
-    async fn compared(&self, facts: &Facts, routes: &[Route]) -> Result<Vec<Difference>> {
+    /// Of tables whose structure is the task's, and whose columns at the source are those that are carried: of others it
+    /// cannot be said what belongs to which column.
+    async fn compared(&self, facts: &Facts, routes: &[Route]) -> Result<Compared> {
         let ours = self.made_by_task(facts, routes)?;
         let mappings: Vec<Arc<TableMapping>> = ours.iter().map(|route| route.mapping.clone()).collect();
         if mappings.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Compared::default());
         }
         let wanted = self.source.structure(&mappings).await?;
+        // behind the structure: a column that came before it was read is seen
+        let names: Vec<TableName> = ours.iter().map(|route| route.table.name.clone()).collect();
+        let looks = self.source.appearances(&names).await?;
+        let is_as_carried =
+            |route: &&Route| looks.iter().any(|found| found.table == route.table.name && has_columns(&found.look, &route.table));
+        let (ours, moved_on): (Vec<&Route>, Vec<&Route>) = ours.into_iter().partition(is_as_carried);
+        let moved_on: Vec<TableName> = moved_on.into_iter().map(|route| route.mapping.target.clone()).collect();
         let found = self.target.structure(&mappings, &wanted).await?;
         let cut: Vec<&TableName> = ours.iter().filter(|route| !is_whole(route)).map(|route| &route.mapping.target).collect();
         let compared = |difference: &Difference| match difference.feature.scope {
+            _ if moved_on.contains(&difference.feature.table) => false,
             Scope::OfColumn => true,
             // what is left out, or the target's own
             Scope::Column => !(cut.contains(&&difference.feature.table) && difference.kind == Kind::Surplus),
             Scope::Table => !cut.contains(&&difference.feature.table),
         };
-        Ok(differences(&wanted, &found).into_iter().filter(compared).collect())
+        let differences = differences(&wanted, &found).into_iter().filter(compared).collect();
+        Ok(Compared { differences, moved_on })
     }
 
     /// Without target tables that were there before the task, or that a person makes: they keep their owner's structure.
@@ -292,8 +333,11 @@ mod tests {
         assert!(found[0].is_ours_to_mend(&Made::These(HashSet::from([(index.table, index.what)]))));
         let found = differences(&[], &[feature("NOT NULL of a", "", Bearing::Refuses, Scope::OfColumn)]);
         assert!(found[0].is_ours_to_mend(&Made::These(HashSet::new())));
-        let column = differences(&[], &[feature("COLUMN a", "int", Bearing::None, Scope::Column)]);
-        assert!(!column[0].is_ours_to_mend(&Made::All));
+        let column = |source: &[Feature], target: &[Feature]| differences(source, target)[0].is_ours_to_mend(&Made::All);
+        let (one, other) =
+            (feature("COLUMN a", "int", Bearing::None, Scope::Column), feature("COLUMN a", "text", Bearing::None, Scope::Column));
+        assert!(!column(&[], std::slice::from_ref(&one)) && !column(std::slice::from_ref(&one), std::slice::from_ref(&other)));
+        assert!(column(std::slice::from_ref(&one), &[]), "a generated column that came");
     }
 
     #[test]

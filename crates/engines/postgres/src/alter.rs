@@ -45,7 +45,15 @@ pub(crate) async fn perform(client: &Client, alteration: &Alteration<'_>) -> Res
 
 /// A person may have done it before.
 async fn rename(client: &Client, table: &TableName, there: &mut [Present], old: &str, new: &str) -> Result<()> {
-    if there.iter().any(|column| column.name == new) {
+    let is_there = |name: &str| there.iter().any(|column| column.name == name);
+    if is_there(new) && is_there(old) {
+        let what = format!("column `{old}` is `{new}` at the source now, and the target has columns of both names");
+        return Err(Error::new(&codes::DDL_STOPPED, what)
+            .at(format!("table {table}"))
+            .remedy(format!("rename or drop the target's own column `{new}`, then `run`"))
+            .effect("every transaction before that is applied, none after it"));
+    }
+    if is_there(new) {
         return Ok(());
     }
     if let Some(column) = there.iter_mut().find(|column| column.name == old) {

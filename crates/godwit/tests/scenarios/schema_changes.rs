@@ -117,11 +117,51 @@ fn what_the_source_no_longer_refuses_the_target_takes() {
     assert_same_definition(&pair, "item");
 }
 
+/// What the target's tables have is not taken away because a column is not followed.
+#[test]
+fn a_column_that_is_ignored_takes_nothing_from_the_target() {
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&[
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, a TEXT UNIQUE DEFAULT 'none', b INTEGER NOT NULL CHECK (b > 0))",
+        "CREATE INDEX item_b ON item (b)",
+        "INSERT INTO item SELECT n, 'a' || n, n FROM generate_series(1, 50) n",
+    ]);
+    pair.write_task("schema: {changes: ignore}\n");
+    let run = pair.running();
+    let objects = "SELECT conname FROM pg_constraint WHERE conrelid = 'item'::regclass AND contype <> 'n'
+        UNION ALL SELECT indexname FROM pg_indexes WHERE tablename = 'item'
+        UNION ALL SELECT attname || attnotnull || atthasdef FROM pg_attribute WHERE attrelid = 'item'::regclass AND attnum > 0 AND NOT attisdropped";
+    pair.assert_same(objects);
+    pair.source.run(&["ALTER TABLE item ADD COLUMN c INTEGER", "INSERT INTO item VALUES (100, 'a', 1, 2)"]);
+    pair.await_same("SELECT id, a, b FROM item");
+    run.kill();
+    let said = pair.godwit(&["finish", "--yes"]).with(0).stdout;
+    assert!(said.contains("its columns are others at the source by now"), "{said}");
+    pair.source.run(&["ALTER TABLE item DROP COLUMN c"]);
+    pair.assert_same(objects);
+}
+
+#[test]
+fn several_names_in_one_transaction_lose_no_value() {
+    carries(
+        &[
+            "BEGIN",
+            "ALTER TABLE item RENAME COLUMN a TO z",
+            "INSERT INTO item VALUES (100, 'z', 'b')",
+            "UPDATE item SET z = 'z' WHERE id = 7",
+            "ALTER TABLE item RENAME COLUMN z TO y",
+            "INSERT INTO item VALUES (101, 'y', 'b')",
+            "COMMIT",
+        ],
+        "SELECT id, y, b FROM item",
+    );
+}
+
 #[test]
 fn what_differs_after_finish_is_said_with_what_mends_it() {
     let Some(pair) = items() else { return };
     let run = pair.running();
-    pair.target.run(&["CREATE INDEX item_own ON item (a)"]);
+    pair.target.run(&["CREATE INDEX item_own ON item (a)", "ALTER TABLE item ADD COLUMN own INTEGER NOT NULL DEFAULT 1"]);
     pair.source.run(&["CREATE TABLE later (id INTEGER PRIMARY KEY)", "INSERT INTO later VALUES (1)"]);
     pair.godwit(&["verify"]).with(0);
     run.kill();
@@ -131,6 +171,8 @@ fn what_differs_after_finish_is_said_with_what_mends_it() {
     assert!(warned.iter().any(|text| text.contains("TABLE public.later")), "{warned:?}");
     let said: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(said["structure"][0]["statements"][0], "DROP INDEX \"public\".\"item_own\"", "{said}");
+    let own = "SELECT COUNT(*) FROM pg_attribute WHERE attrelid = 'item'::regclass AND attname = 'own' AND attnotnull AND atthasdef";
+    assert_eq!(pair.target.number(own), 1, "a column of the owner's keeps what it is");
     pair.assert_no_traces();
 }
 

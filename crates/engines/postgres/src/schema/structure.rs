@@ -93,6 +93,16 @@ pub(crate) async fn of_target(client: &Client, mappings: &[Arc<TableMapping>], a
         sides.push(Side { names, whole: true, sequences: own, mapping, catalog });
     }
     let mut found = gather(client, &sides).await?.all();
+    // properties of a column that is the owner's own are the owner's too
+    found.retain(|feature| {
+        let of_task = |name: &str| {
+            let mapped = mappings.iter().find(|mapping| mapping.target == feature.table);
+            let is_told = |wanted: &Feature| wanted.table == feature.table && wanted.what.strip_prefix(COLUMN) == Some(name);
+            mapped.is_some_and(|mapping| mapping.columns.iter().any(|column| column.target == name)) || asked.iter().any(is_told)
+        };
+        let column = feature.what.split_once(" of ").or_else(|| feature.what.split_once(" on ")).map(|(_, name)| name);
+        feature.scope != Scope::OfColumn || column.is_none_or(of_task)
+    });
     // a table that is not cut into partitions has room for the rows of all of them
     let in_one: Vec<&TableName> =
         sides.iter().filter(|side| side.catalog.kind != TableKind::Partitioned).map(|side| side.target()).collect();
@@ -142,7 +152,7 @@ fn columns(side: &Side<'_>, features: &mut Vec<Feature>) {
             Some(_) => [remove.clone(), make.clone()].concat(),
             None => alter(&format!("TYPE {type_name} USING {quoted}::text::{}", column.type_name)),
         };
-        features.push(Feature { make, remove, change, scope: Scope::Column, ..side.feature(format!("COLUMN {name}"), definition) });
+        features.push(Feature { make, remove, change, scope: Scope::Column, ..side.feature(format!("{COLUMN}{name}"), definition) });
         if !column.nullable {
             features.push(Feature {
                 make: alter("SET NOT NULL"),
@@ -195,6 +205,7 @@ fn value_source(side: &Side<'_>, own: &catalog::CatalogColumn, name: &str) -> Op
     })
 }
 
+const COLUMN: &str = "COLUMN ";
 const DEFAULT: &str = "DEFAULT of ";
 const CONSTRAINT: &str = "CONSTRAINT ";
 const INDEX: &str = "INDEX ";
@@ -268,7 +279,8 @@ async fn partitions(client: &Client, oids: &[u32], sides: &HashMap<u32, &Side<'_
     for row in client.query(PARTITIONS, &[&oids]).await.map_err(error::from_server)? {
         let Some(side) = sides.get(&row.get(0)).filter(|side| side.mapping.source == side.mapping.target) else { continue };
         let name = |at: usize| TableName::new(row.get::<_, String>(at), row.get::<_, String>(at + 1));
-        let ((parent, part), bound): (_, &str) = ((name(1), name(3)), row.get(5));
+        let Some(bound) = row.get::<_, Option<&str>>(5) else { continue };
+        let (parent, part) = (name(1), name(3));
         let cut = row.get::<_, Option<String>>(6).map(|key| format!(" PARTITION BY {key}")).unwrap_or_default();
         let (of, quoted) = (quote::table(&parent), quote::table(&part));
         gathered.partitions.push(Feature {
@@ -301,7 +313,9 @@ ORDER BY k.conrelid, k.contype = 'c', k.conname";
 async fn constraints(client: &Client, oids: &[u32], sides: &HashMap<u32, &Side<'_>>, gathered: &mut Gathered) -> Result<()> {
     for row in client.query(CONSTRAINTS, &[&oids]).await.map_err(error::from_server)? {
         let Some(side) = sides.get(&row.get(0)).filter(|side| side.whole) else { continue };
-        let (name, kind, definition): (&str, &str, &str) = (row.get(1), row.get(2), row.get(3));
+        // dropped while it was read
+        let Some(definition) = row.get::<_, Option<&str>>(3) else { continue };
+        let (name, kind): (&str, &str) = (row.get(1), row.get(2));
         let keeps_name = |side: &Side<'_>| side.mapping.source == side.mapping.target;
         // its text names the other table as the source does
         if kind == "f" && !(keeps_name(side) && sides.get(&row.get(4)).is_none_or(|other| keeps_name(other))) {
@@ -312,12 +326,16 @@ async fn constraints(client: &Client, oids: &[u32], sides: &HashMap<u32, &Side<'
             make: vec![format!("ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}")],
             remove: vec![format!("ALTER TABLE {table} DROP CONSTRAINT {quoted}")],
             // rows are found by the key
-            bearing: if matches!(kind, "f" | "p") { Bearing::None } else { Bearing::Refuses },
+            bearing: if matches!(kind, "f" | "p") || is_own_key(side, name) { Bearing::None } else { Bearing::Refuses },
             ..side.feature(format!("{CONSTRAINT}{name}"), definition)
         };
         if kind == "f" { gathered.foreign_keys.push(feature) } else { gathered.constraints.push(feature) }
     }
     Ok(())
+}
+
+fn is_own_key(side: &Side<'_>, index: &str) -> bool {
+    side.catalog.key_index.as_ref().is_some_and(|key| key.name == index)
 }
 
 const INDEXES: &str = "
@@ -334,11 +352,10 @@ async fn indexes(client: &Client, oids: &[u32], sides: &HashMap<u32, &Side<'_>>,
         let (name, unique): (&str, bool) = (row.get(1), row.get(3));
         let (word, quoted) = (if unique { "UNIQUE " } else { "" }, quote::identifier(name));
         let place = TableName::new(side.target().schema.clone(), name);
-        let own_key = side.catalog.key_index.as_ref().is_some_and(|key| key.name == name);
         gathered.indexes.push(Feature {
             make: vec![format!("CREATE {word}INDEX {quoted} ON {} {definition}", quote::table(side.target()))],
             remove: vec![format!("DROP INDEX {}", quote::table(&place))],
-            bearing: if unique && !own_key { Bearing::Refuses } else { Bearing::None },
+            bearing: if unique && !is_own_key(side, name) { Bearing::Refuses } else { Bearing::None },
             ..side.feature(format!("{INDEX}{name}"), format!("{word}{definition}"))
         });
     }
@@ -347,7 +364,7 @@ async fn indexes(client: &Client, oids: &[u32], sides: &HashMap<u32, &Side<'_>>,
 
 /// An index's definition from its method on. Names before it may hold the word in quotes only.
 fn behind_the_table(row: &Row, at: usize) -> Option<String> {
-    method_on(row.get(at)).map(str::to_owned)
+    method_on(row.get::<_, Option<&str>>(at)?).map(str::to_owned)
 }
 
 fn method_on(definition: &str) -> Option<&str> {
