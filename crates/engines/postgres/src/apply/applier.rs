@@ -61,8 +61,7 @@ pub(crate) struct PostgresApplier {
 const SETTINGS: &str = "SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; SET jit = off";
 
-/// Until the end of the transaction or the next of these.
-const OUT_OF_ROLE: &str = "SET LOCAL session_replication_role = origin";
+/// Until the end of the transaction; `statement::out_of_role` is its other half.
 const INTO_ROLE: &str = "SET LOCAL session_replication_role = replica";
 
 impl PostgresApplier {
@@ -96,10 +95,12 @@ impl PostgresApplier {
         self.know(&write.mapping).await?;
         let target = &self.tables.get(&write.mapping.target).expect("the table is known by now").target;
         let by_copy = write.kind == WriteKind::Insert && target.takes_copy && write.rows.len() >= LEAST_COPIED;
-        let checked = self.is_replica && target.checks_late;
+        let gives_rows = !matches!(write.kind, WriteKind::Delete | WriteKind::DeleteWhole | WriteKind::Truncate);
+        let is_checked = self.is_replica && target.checks_late && gives_rows;
+        let out_of_role = is_checked.then(|| statement::out_of_role(target));
         let statement = self.prepared(write, false).await?;
         let copy = if by_copy { Some(self.prepared(write, true).await?) } else { None };
-        Ok(Way { statement, copy, checked })
+        Ok(Way { statement, copy, out_of_role })
     }
 
     async fn prepared(&mut self, write: &TableWrite, copy: bool) -> Result<Statement> {
@@ -139,11 +140,11 @@ impl PostgresApplier {
         let mut flight = Flight { touched: vec![0; ways.len()], sent: Vec::new() };
         flight.send(None, self.session.batch_execute(opening).map_ok(|()| 0)).await;
         for (index, (write, way)) in group.writes.iter().zip(ways).enumerate() {
-            if way.checked {
-                flight.send(None, self.session.batch_execute(OUT_OF_ROLE).map_ok(|()| 0)).await;
+            if let Some(out_of_role) = &way.out_of_role {
+                flight.send(Some(index), self.session.batch_execute(out_of_role).map_ok(|()| 0)).await;
             }
             self.send(&mut flight, index, write, way).await?;
-            if way.checked {
+            if way.out_of_role.is_some() {
                 flight.send(None, self.session.batch_execute(INTO_ROLE).map_ok(|()| 0)).await;
             }
         }
@@ -214,8 +215,8 @@ impl PostgresApplier {
 struct Way {
     statement: Statement,
     copy: Option<Statement>,
-    /// Outside of the replica role, so that deferrable constraints are checked.
-    checked: bool,
+    /// What takes the write out of the replica role, so that deferrable constraints are checked.
+    out_of_role: Option<String>,
 }
 
 /// The first write that failed; None: the transaction did not even open.

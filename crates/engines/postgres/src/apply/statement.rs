@@ -35,8 +35,7 @@ pub(crate) struct TargetTable {
     pub(crate) key_is_exact: bool,
     /// Whether COPY may write here: not into views, nor where policies choose rows.
     pub(crate) takes_copy: bool,
-    /// Whether it has deferrable unique constraints, which the server checks by triggers of its own, and no other triggers
-    /// or rules.
+    /// Whether it has deferrable unique constraints, which the server checks by triggers of its own.
     pub(crate) checks_late: bool,
 }
 
@@ -53,6 +52,21 @@ impl TargetTable {
     fn list(&self, indices: &[usize]) -> String {
         indices.iter().map(|index| quote::identifier(&self.column(*index).name)).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Leaves the replica role until the end of the transaction, so that the server's triggers check the table's deferrable
+/// constraints; stays in it where a trigger or a rule of somebody else would then fire, or one of a replica no longer.
+/// They come and go while a task runs: they are looked for behind a lock that none passes before the transaction ends.
+pub(crate) fn out_of_role(table: &TargetTable) -> String {
+    let name = quote::literal(&quote::table(&table.name));
+    format!(
+        "LOCK TABLE {} IN ROW EXCLUSIVE MODE; \
+         SELECT pg_catalog.set_config('session_replication_role', 'origin', true) \
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = {name}::pg_catalog.regclass AND tgenabled IN ('O', 'R') \
+         AND tgfoid <> 'pg_catalog.unique_key_recheck'::pg_catalog.regproc) \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = {name}::pg_catalog.regclass)",
+        table.sql_name()
+    )
 }
 
 /// The columns of the write's rows, in order.

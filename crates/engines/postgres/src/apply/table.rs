@@ -26,9 +26,8 @@ SELECT a.attname::text, format_type(a.atttypid, -1),
        c.relkind <> 'p',
        c.relhastriggers AND EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid),
        c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid),
-       c.relkind = 'r' AND NOT c.relhasrules
+       c.relkind = 'r'
            AND EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x') AND k.condeferrable)
-           AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled = 'O' AND g.tgfoid <> 'unique_key_recheck'::regproc)
 FROM pg_class c
 LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid) ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.oid = to_regclass($1)";

@@ -301,6 +301,48 @@ async fn triggers_of_the_target_are_kept_still_beside_a_deferrable_constraint() 
     assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
 }
 
+/// Finish makes triggers, and people do, while the one applier of a task goes on.
+#[tokio::test]
+async fn a_trigger_made_in_mid_run_is_kept_still_beside_a_deferrable_constraint() {
+    let sql = "CREATE TABLE d (id int PRIMARY KEY, u int UNIQUE DEFERRABLE)";
+    let Some((pair, lease, mappings)) = made(18, sql).await else { return };
+    pair.at_target(
+        "ALTER TABLE d ADD UNIQUE (u) DEFERRABLE; CREATE TABLE fired (id int);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.fired VALUES (NEW.id); RETURN NEW; END $$",
+    )
+    .await;
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    let insert = |id: &str, u: &str| group(vec![write(&mappings[0], WriteKind::Insert, &[0, 1], &[vec![native(id), native(u)]])]);
+    let mut last = 0;
+    for (made, removed) in [
+        ("", ""),
+        ("CREATE TRIGGER note BEFORE INSERT ON d FOR EACH ROW EXECUTE FUNCTION note()", "DROP TRIGGER note ON d"),
+        ("CREATE RULE note AS ON INSERT TO d DO ALSO INSERT INTO public.fired VALUES (NEW.id)", "DROP RULE note ON d"),
+    ] {
+        pair.at_target(made).await;
+        last += 1;
+        let (before, now) = ((last > 1).then(|| checkpoint(last - 1)), checkpoint(last));
+        let applied = applier.apply(&insert(&last.to_string(), &last.to_string())).await.unwrap();
+        assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+        applier.commit(before.as_ref(), &now, &[]).await.unwrap();
+        pair.at_target(removed).await;
+    }
+    assert_eq!(pair.ask_target("SELECT count(*) FROM fired").await.as_deref(), Some("0"));
+    // and without them the constraint is checked again
+    let refused = applier.apply(&insert("9", "1")).await.unwrap();
+    assert!(matches!(&refused, Applied::Refused(error) if error.is(&codes::CONFLICT)), "{refused:?}");
+    // one that a replica's writes are meant to fire does
+    applier.commit(Some(&checkpoint(last)), &checkpoint(last + 1), &[]).await.unwrap();
+    pair.at_target(
+        "CREATE TRIGGER note BEFORE INSERT ON d FOR EACH ROW EXECUTE FUNCTION note(); ALTER TABLE d ENABLE REPLICA TRIGGER note",
+    )
+    .await;
+    let applied = applier.apply(&insert("9", "9")).await.unwrap();
+    assert!(matches!(applied, Applied::AsExpected), "{applied:?}");
+    applier.commit(Some(&checkpoint(last + 1)), &checkpoint(last + 2), &[]).await.unwrap();
+    assert_eq!(pair.ask_target("SELECT string_agg(id::text, ',') FROM fired").await.as_deref(), Some("9"));
+}
+
 #[tokio::test]
 async fn any_text_comes_back_as_it_went() {
     use proptest::strategy::{Strategy as _, ValueTree as _};
