@@ -27,7 +27,10 @@ pub(crate) async fn lacking(client: &Client, name: &str, tables: &[Arc<Table>]) 
         let what = format!("the replica identity of {table} does not tell its rows apart");
         lacks.push(Lack { what, statements: vec![statement] });
     }
-    lacks.extend(of_publication(client, name, tables).await?);
+    match of_publication(client, name, tables).await? {
+        Some(lack) => lacks.push(lack),
+        None => lacks.extend(computed_untold(client, name, tables).await?),
+    }
     Ok(lacks)
 }
 
@@ -55,7 +58,7 @@ pub(crate) async fn must_be_whole(client: &Client, name: &str, tables: &[Arc<Tab
 
 const PUBLICATION: &str = "
 SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot,
-       ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid), to_jsonb(p) ->> 'pubgencols'
+       ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid)
 FROM pg_publication p WHERE pubname = $1";
 
 /// Since version 15 tables may be published in part, and schemas as a whole.
@@ -72,7 +75,7 @@ JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name";
 
 async fn of_publication(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<Option<Lack>> {
     let list = publication::published(client, tables).await?;
-    let (quoted, options) = (quote::identifier(name), publication::options(client, tables).await?);
+    let (quoted, options) = (quote::identifier(name), publication::options(client).await?);
     let create = format!("CREATE PUBLICATION {quoted} FOR TABLE {list} WITH ({options})");
     let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(error::from_server)? else {
         return Ok(Some(Lack { what: format!("there is no publication {name}"), statements: vec![create] }));
@@ -81,15 +84,9 @@ async fn of_publication(client: &Client, name: &str, tables: &[Arc<Table>]) -> R
     if row.get(0) {
         return anew(format!("publication {name} is FOR ALL TABLES"));
     }
-    let set = || vec![format!("ALTER PUBLICATION {quoted} SET ({options})")];
     if !row.get::<_, bool>(1) || row.get(2) {
         let what = format!("publication {name} leaves out a kind of change, or has publish_via_partition_root set");
-        return Ok(Some(Lack { what, statements: set() }));
-    }
-    if publication::must_tell_computed(client, tables).await? && row.get::<_, Option<&str>>(4) != Some("s") {
-        let what =
-            format!("publication {name} leaves out generated columns, so that the server refuses users' updates of rows without a key");
-        return Ok(Some(Lack { what, statements: set() }));
+        return Ok(Some(Lack { what, statements: vec![format!("ALTER PUBLICATION {quoted} SET ({options})")] }));
     }
     if let Some(what) = narrowed(client, name).await? {
         return anew(what);
@@ -97,6 +94,35 @@ async fn of_publication(client: &Client, name: &str, tables: &[Arc<Table>]) -> R
     let difference = difference(client, &row, tables).await?;
     let set = format!("ALTER PUBLICATION {quoted} SET TABLE {list}");
     Ok(difference.map(|what| Lack { what: format!("publication {name} {what}"), statements: vec![set] }))
+}
+
+/// Whether the publication leaves out computed columns while an old row is told as a whole, so that one may come to it in
+/// mid-run, or by an identity's index that holds one.
+const COMPUTED_UNTOLD: &str = "
+SELECT EXISTS (
+    SELECT FROM unnest($1::text[], $2::text[], $3::bool[]) w(schema, name, has_key)
+    JOIN pg_namespace n ON n.nspname = w.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+    CROSS JOIN LATERAL (SELECT c.oid WHERE c.relkind = 'r' UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE c.relkind = 'p' AND t.isleaf) r(oid)
+    JOIN pg_class l ON l.oid = r.oid
+    WHERE NOT w.has_key OR l.relreplident = 'f' OR EXISTS (
+        SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = l.oid AND a.attnum = ANY (i.indkey::int2[]) AND a.attgenerated = 's'
+        WHERE i.indrelid = l.oid AND CASE l.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END))
+FROM pg_publication p WHERE p.pubname = $4 AND to_jsonb(p) ->> 'pubgencols' <> 's'";
+
+/// It costs users their updates, and the log nothing.
+async fn computed_untold(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<Option<Lack>> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
+    let has_key: Vec<bool> = tables.iter().map(|table| table.key.is_some()).collect();
+    let row = client.query_opt(COMPUTED_UNTOLD, &[&schemas, &names, &has_key, &name]).await.map_err(error::from_server)?;
+    if !row.is_some_and(|row| row.get(0)) {
+        return Ok(None);
+    }
+    let what =
+        format!("publication {name} leaves out generated columns, so that the server refuses users' updates of rows that are told by them");
+    let statements = vec![format!("ALTER PUBLICATION {} SET ({})", quote::identifier(name), publication::options(client).await?)];
+    Ok(Some(Lack { what, statements }))
 }
 
 async fn narrowed(client: &Client, name: &str) -> Result<Option<String>> {

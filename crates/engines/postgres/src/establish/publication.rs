@@ -13,8 +13,8 @@ use crate::{error, quote};
 /// Every change of every table, each partition's as its own.
 const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = false";
 
-/// Since version 18 the server refuses an update whose old row is told by a computed column that is not published. Told
-/// anyway, it is left out where the stream is read.
+/// Since version 18 the server refuses an update whose old row is told by a computed column that is not published, and
+/// such a column may come to any table in mid-run. Told anyway, it is left out where the stream is read.
 const WITH_COMPUTED: &str = "publish_generated_columns = stored";
 
 /// The first line of the comment; the lines behind it name one table each.
@@ -110,30 +110,15 @@ JOIN pg_namespace n ON n.nspname = w.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
 ORDER BY w.place";
 
-/// Whether a stored computed column is part of an old row: of a whole row, or of an identity's index.
-const TOLD_BY_COMPUTED: &str = "
-SELECT EXISTS (
-    SELECT FROM unnest($1::text[], $2::text[], $3::bool[]) w(schema, name, has_key)
-    JOIN pg_namespace n ON n.nspname = w.schema
-    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
-    CROSS JOIN LATERAL (SELECT c.oid WHERE c.relkind = 'r' UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE c.relkind = 'p' AND t.isleaf) r(oid)
-    JOIN pg_class l ON l.oid = r.oid
-    JOIN pg_attribute a ON a.attrelid = l.oid AND a.attgenerated = 's' AND NOT a.attisdropped
-    WHERE NOT w.has_key OR l.relreplident = 'f' OR EXISTS (
-        SELECT FROM pg_index i WHERE i.indrelid = l.oid AND a.attnum = ANY (i.indkey::int2[])
-            AND CASE l.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END))
-    AND current_setting('server_version_num')::int4 >= 180000";
-
-pub(super) async fn must_tell_computed(client: &Client, tables: &[Arc<Table>]) -> Result<bool> {
-    let schemas: Vec<&str> = tables.iter().map(|table| table.name.schema.as_str()).collect();
-    let names: Vec<&str> = tables.iter().map(|table| table.name.name.as_str()).collect();
-    let has_key: Vec<bool> = tables.iter().map(|table| table.key.is_some()).collect();
-    Ok(client.query_one(TOLD_BY_COMPUTED, &[&schemas, &names, &has_key]).await.map_err(error::from_server)?.get(0))
+/// Whether the server can tell computed columns, and refuses updates if it must and does not.
+pub(super) async fn tells_computed(client: &Client) -> Result<bool> {
+    let sql = "SELECT current_setting('server_version_num')::int4 >= 180000";
+    Ok(client.query_one(sql, &[]).await.map_err(error::from_server)?.get(0))
 }
 
-/// What a publication of these tables is made with.
-pub(super) async fn options(client: &Client, tables: &[Arc<Table>]) -> Result<String> {
-    Ok(if must_tell_computed(client, tables).await? { format!("{OPTIONS}, {WITH_COMPUTED}") } else { OPTIONS.to_owned() })
+/// What a publication is made with.
+pub(super) async fn options(client: &Client) -> Result<String> {
+    Ok(if tells_computed(client).await? { format!("{OPTIONS}, {WITH_COMPUTED}") } else { OPTIONS.to_owned() })
 }
 
 /// Tables that enter or leave in one transaction. Each is locked until its end, and the server's table of locks has
@@ -148,7 +133,7 @@ WHERE p.pubname = $1";
 
 /// Puts exactly these tables into it.
 pub(super) async fn publish(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<()> {
-    if must_tell_computed(client, tables).await? {
+    if tells_computed(client).await? {
         let sql = format!("ALTER PUBLICATION {} SET ({WITH_COMPUTED})", quote::identifier(name));
         with_short_locks(client, &sql, &format!("publication {name}")).await?;
     }

@@ -664,6 +664,23 @@ async fn rows_without_a_key_may_have_computed_columns() {
     }
 }
 
+/// Users' updates go on, and what is told stays what the target takes.
+#[tokio::test]
+async fn a_computed_column_may_come_to_a_table_without_a_key_in_mid_run() {
+    for server in versions() {
+        let schema = "CREATE TABLE loose (a int, v text); CREATE TABLE quiet (a int); INSERT INTO quiet VALUES (1)";
+        let case = Case::begin(server, "computed_later", schema).await;
+        let mut reader = case.stream(&case.p0).await;
+        let told = case.told(&mut reader, "INSERT INTO loose VALUES (1, 'x')").await;
+        assert_eq!(told, ["begin", "insert loose (1,x)", "commit"]);
+        case.sql.batch_execute("ALTER TABLE loose ADD COLUMN twice int GENERATED ALWAYS AS (a * 2) STORED").await.unwrap();
+        let told = case.told(&mut reader, "UPDATE loose SET a = 2; DELETE FROM loose").await;
+        assert_eq!(told, ["begin", "update loose full(1,x) (2,x)", "delete loose full(2,x)", "commit"]);
+        drop(reader);
+        case.end().await;
+    }
+}
+
 #[tokio::test]
 async fn a_virtual_column_without_a_key_is_refused_before_users_are() {
     let Some(server) = servers::shared(18) else { return };

@@ -62,18 +62,19 @@ impl Harness for PostgresHarness {
             user.batch_execute(&statement).await.unwrap();
         }
         if self.writes == Writes::Never && !tables.is_empty() {
-            user.batch_execute(&given(&bench.name, tables)).await.unwrap();
+            user.batch_execute(&given(self.server, &bench.name, tables)).await.unwrap();
         }
         Box::new(bench)
     }
 }
 
 /// What an administrator makes for a task that may make nothing itself.
-fn given(name: &str, tables: &[NeutralTable]) -> String {
+fn given(server: &Postgres, name: &str, tables: &[NeutralTable]) -> String {
     let keyless = tables.iter().filter(|table| table.key.is_empty());
     let identities: String = keyless.map(|table| format!("ALTER TABLE public.{} REPLICA IDENTITY FULL; ", table.name)).collect();
     let list: Vec<String> = tables.iter().map(|table| format!("public.{}", table.name)).collect();
-    format!("{identities}CREATE PUBLICATION godwit_{name} FOR TABLE {}", list.join(", "))
+    let options = if server.major() >= 18 { " WITH (publish_generated_columns = stored)" } else { "" };
+    format!("{identities}CREATE PUBLICATION godwit_{name} FOR TABLE {}{options}", list.join(", "))
 }
 
 async fn user(url: &str) -> Client {
