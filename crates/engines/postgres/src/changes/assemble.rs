@@ -168,11 +168,10 @@ impl Assembler {
     }
 
     fn relation(&mut self, relation: &pgoutput::Relation) -> Result<Step> {
-        let computes = |column: &str| self.relations.computes(relation.oid, column);
-        let is_stale = !self.relations.knows(relation.oid) || self.layouts.may_compute_otherwise(relation, computes);
-        if is_stale && !self.layouts.are_fresh() {
+        if self.relations.may_be_behind(relation) && !self.layouts.are_fresh() {
             return Ok(Step::UnknownRelation);
         }
+        let computes = |column: &str| self.relations.computes(relation.oid, column);
         self.layouts.relations_are_used();
         let table = self.relations.owner(relation)?;
         if let Some(layout) = self.layouts.take_in(relation, table, computes) {

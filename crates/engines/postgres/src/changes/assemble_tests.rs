@@ -9,12 +9,16 @@ use super::*;
 const RELATION: &[u8] = b"R\0\0\0\x07public\0t\0d\0\x02\x01id\0\0\0\0\x17\xff\xff\xff\xff\0v\0\0\0\0\x19\xff\xff\xff\xff";
 const INSERT: &[u8] = b"I\0\0\0\x07N\0\x02t\0\0\0\x011t\0\0\0\x01a";
 
+fn relations(columns: &[(&str, bool)]) -> Relations {
+    Relations::of_plain(7, TableName::new("public", "t"), columns)
+}
+
 fn assembler(from: u64) -> Assembler {
     awaiting(from, Arc::default())
 }
 
 fn awaiting(from: u64, awaited: Arc<Awaited>) -> Assembler {
-    let relations = Relations::of_plain(7, TableName::new("public", "t"));
+    let relations = relations(&[("id", false), ("v", false)]);
     let log = Log { system: "1".to_owned(), timeline: 1 };
     Assembler::new(Lsn(from), log, relations, &TaskName::parse("t").unwrap(), awaited)
 }
@@ -56,7 +60,7 @@ async fn a_transaction_the_position_covers_is_passed_over_but_its_layout_is_kept
 #[tokio::test]
 async fn a_column_that_is_computed_is_left_out_of_layouts_and_rows() {
     let mut assembler = assembler(1);
-    assembler.learn(Relations::of_plain(7, TableName::new("public", "t")).with_computed(7, "id"));
+    assembler.learn(relations(&[("id", true), ("v", false)]));
     let all = items(&mut assembler, &[begin(10), Bytes::from_static(RELATION), Bytes::from_static(INSERT), commit(11)]);
     let [Captured::Layout(layout), Captured::Begin, Captured::Changes(changes), Captured::Commit { .. }] = &all[..] else {
         panic!("{all:?}")
@@ -66,9 +70,45 @@ async fn a_column_that_is_computed_is_left_out_of_layouts_and_rows() {
     // described once more, it may have become an ordinary column: the catalog is asked again
     let again = LogMessage::Data(Bytes::from_static(RELATION));
     assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::UnknownRelation);
-    assembler.learn(Relations::of_plain(7, TableName::new("public", "t")));
+    assembler.learn(relations(&[("id", false), ("v", false)]));
     assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::Done);
     assert!(matches!(assembler.take(), Some(Captured::Layout(layout)) if layout.columns.len() == 2));
+}
+
+/// Whether the stream has described the table before or not, and whatever its width was.
+#[tokio::test]
+async fn the_catalog_is_asked_of_a_column_it_did_not_name() {
+    for described in [false, true] {
+        let mut assembler = assembler(1);
+        assembler.learn(relations(&[("id", false), ("old", false)]));
+        if described {
+            let before = [&RELATION[..30], b"old", &RELATION[31..]].concat();
+            let seen = items(&mut assembler, &[Bytes::from(before)]);
+            assert!(matches!(&seen[..], [Captured::Layout(layout)] if layout.columns.len() == 2), "{seen:?}");
+        } else {
+            assembler.layouts.relations_are_used();
+        }
+        // `old` went and `v` came, computed
+        let now = LogMessage::Data(Bytes::from_static(RELATION));
+        assert_eq!(assembler.push(&now, Instant::now()).unwrap(), Step::UnknownRelation);
+        assembler.learn(relations(&[("id", false), ("v", true)]));
+        assert_eq!(assembler.push(&now, Instant::now()).unwrap(), Step::Done);
+        let Some(Captured::Layout(layout)) = assembler.take() else { panic!("a layout") };
+        assert_eq!(layout.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["id"]);
+    }
+}
+
+/// The log may speak of columns that are gone: asked once, the catalog has said what it knows.
+#[tokio::test]
+async fn a_column_that_the_catalog_no_longer_names_is_an_ordinary_one() {
+    let mut assembler = assembler(1);
+    assembler.learn(relations(&[("id", false)]));
+    assembler.layouts.relations_are_used();
+    let described = LogMessage::Data(Bytes::from_static(RELATION));
+    assert_eq!(assembler.push(&described, Instant::now()).unwrap(), Step::UnknownRelation);
+    assembler.learn(relations(&[("id", false)]));
+    let seen = items(&mut assembler, &[Bytes::from_static(RELATION)]);
+    assert!(matches!(&seen[..], [Captured::Layout(layout)] if layout.columns.len() == 2), "{seen:?}");
 }
 
 #[tokio::test]

@@ -63,13 +63,6 @@ impl Layouts {
         self.types.insert(oid, format!("{schema}.{name}"));
     }
 
-    /// Whether what the catalog said of this relation may no longer hold: the stream describes it once more, and it has, or
-    /// may have got, a column that is computed.
-    pub(super) fn may_compute_otherwise(&self, relation: &Relation, computes: impl Fn(&str) -> bool) -> bool {
-        let before = self.now.get(&relation.oid).map(|(known, _)| known.kept.len());
-        before.is_some_and(|width| width != relation.columns.len() || relation.columns.iter().any(|column| computes(&column.name)))
-    }
-
     /// A new layout, if this relation's differs from its last one. Columns that are computed are not part of it.
     pub(super) fn take_in(&mut self, relation: &Relation, table: TableName, computes: impl Fn(&str) -> bool) -> Option<Layout> {
         let kept: Arc<[bool]> = relation.columns.iter().map(|column| !computes(&column.name)).collect();

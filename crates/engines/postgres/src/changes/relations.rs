@@ -18,8 +18,9 @@ pub(crate) struct Relations {
     owners: HashMap<u32, Owner>,
     /// Leaves of each partitioned table.
     leaves: HashMap<TableName, HashSet<u32>>,
-    /// Columns that the server computes and stores. A stream may tell them; the target computes its own.
-    computed: HashMap<u32, HashSet<String>>,
+    /// The columns of each, and whether the server computes and stores them: a stream may tell those too, and the target
+    /// computes its own. Partitions mostly share theirs.
+    columns: HashMap<u32, Arc<HashMap<String, bool>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,18 +31,21 @@ struct Owner {
 
 const RELATIONS: &str = "
 SELECT w.place, c.relkind = 'p', coalesce(t.relid::oid, c.oid),
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-             WHERE a.attrelid = coalesce(t.relid::oid, c.oid) AND a.attgenerated = 's' AND NOT a.attisdropped)
+       l.names, l.computed
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(schema, name, place)
 JOIN pg_namespace n ON n.nspname = w.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
-LEFT JOIN LATERAL (SELECT relid FROM pg_partition_tree(c.oid) WHERE c.relkind = 'p' AND isleaf) t ON true";
+LEFT JOIN LATERAL (SELECT relid FROM pg_partition_tree(c.oid) WHERE c.relkind = 'p' AND isleaf) t ON true
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(a.attname::text), '{}') AS names, coalesce(array_agg(a.attgenerated = 's'), '{}') AS computed
+    FROM pg_attribute a WHERE a.attrelid = coalesce(t.relid::oid, c.oid) AND a.attnum > 0 AND NOT a.attisdropped) l";
 
 impl Relations {
     pub(crate) async fn read(client: &Client, tables: &[Arc<Table>]) -> Result<Self> {
         let (schemas, names) = columns(tables);
         let rows = client.query(RELATIONS, &[&schemas, &names]).await.map_err(error::from_server)?;
         let mut relations = Relations::default();
+        let mut last = Arc::default();
         for row in rows {
             let (place, is_leaf, oid): (i64, bool, u32) = (row.get(0), row.get(1), row.get(2));
             let table = usize::try_from(place - 1).ok().and_then(|place| tables.get(place));
@@ -50,28 +54,34 @@ impl Relations {
                 relations.leaves.entry(table.clone()).or_default().insert(oid);
             }
             relations.owners.insert(oid, Owner { table, is_leaf });
-            relations.computed.insert(oid, row.get::<_, Vec<String>>(3).into_iter().collect());
+            let named: HashMap<String, bool> = row.get::<_, Vec<String>>(3).into_iter().zip(row.get::<_, Vec<bool>>(4)).collect();
+            if *last != named {
+                last = Arc::new(named);
+            }
+            relations.columns.insert(oid, last.clone());
         }
         Ok(relations)
     }
 
     #[cfg(test)]
-    pub(crate) fn of_plain(oid: u32, table: TableName) -> Self {
-        Relations { owners: HashMap::from([(oid, Owner { table, is_leaf: false })]), ..Relations::default() }
+    pub(crate) fn of_plain(oid: u32, table: TableName, columns: &[(&str, bool)]) -> Self {
+        let columns = columns.iter().map(|(name, is_computed)| ((*name).to_owned(), *is_computed)).collect();
+        Relations {
+            owners: HashMap::from([(oid, Owner { table, is_leaf: false })]),
+            columns: HashMap::from([(oid, Arc::new(columns))]),
+            ..Relations::default()
+        }
     }
 
-    #[cfg(test)]
-    pub(crate) fn with_computed(mut self, oid: u32, column: &str) -> Self {
-        self.computed.entry(oid).or_default().insert(column.to_owned());
-        self
-    }
-
-    pub(crate) fn knows(&self, oid: u32) -> bool {
-        self.owners.contains_key(&oid)
+    /// Whether what the catalog said when it was read may not hold for what the stream describes now: the relation or a
+    /// column came since, perhaps computed, or one that was computed may be so no longer.
+    pub(crate) fn may_be_behind(&self, relation: &Relation) -> bool {
+        let Some(columns) = self.columns.get(&relation.oid) else { return true };
+        relation.columns.iter().any(|column| columns.get(&column.name) != Some(&false))
     }
 
     pub(crate) fn computes(&self, oid: u32, column: &str) -> bool {
-        self.computed.get(&oid).is_some_and(|columns| columns.contains(column))
+        self.columns.get(&oid).and_then(|columns| columns.get(column)).copied().unwrap_or(false)
     }
 
     /// The selected table a relation belongs to.

@@ -676,6 +676,12 @@ async fn a_computed_column_may_come_to_a_table_without_a_key_in_mid_run() {
         case.sql.batch_execute("ALTER TABLE loose ADD COLUMN twice int GENERATED ALWAYS AS (a * 2) STORED").await.unwrap();
         let told = case.told(&mut reader, "UPDATE loose SET a = 2; DELETE FROM loose").await;
         assert_eq!(told, ["begin", "update loose full(1,x) (2,x)", "delete loose full(2,x)", "commit"]);
+        // and of one that the stream did not speak of before
+        case.sql.batch_execute("ALTER TABLE quiet ADD COLUMN twice int GENERATED ALWAYS AS (a * 2) STORED").await.unwrap();
+        assert_eq!(case.told(&mut reader, "UPDATE quiet SET a = 2").await, ["begin", "update quiet full(1) (2)", "commit"]);
+        // as wide as before
+        let sql = "ALTER TABLE loose DROP COLUMN v, ADD COLUMN half int GENERATED ALWAYS AS (a / 2) STORED; INSERT INTO loose VALUES (4)";
+        assert_eq!(case.told(&mut reader, sql).await, ["begin", "insert loose (4)", "commit"]);
         drop(reader);
         case.end().await;
     }
