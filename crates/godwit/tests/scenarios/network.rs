@@ -126,6 +126,24 @@ fn a_half_open_connection_in_the_middle_of_a_chunk_is_noticed() {
     pair.finish();
 }
 
+/// The target's process is told nothing of it, and would wait for the rest of its COPY for ever: in the way of the primary
+/// key that follows the load.
+#[test]
+fn a_half_open_connection_in_the_middle_of_a_copy_to_the_target_leaves_no_lock() {
+    let Some(pair) = Pair::postgres() else { return };
+    large_tables(&pair, &["item", "other"]);
+    let networks = networks(&pair, "");
+    networks.target.swallow_after(4 << 20, Direction::ToServer, Which::Named("godwit target"));
+    let mut run = pair.start(&["run"]);
+    run.wait_until("a retry after silence", |event| event["event"] == "retrying");
+    assert_eq!(networks.target.cuts(), 1);
+    run.wait_consistent();
+    assert_follows(&pair, &mut run, 100_001);
+    pair.assert_same("SELECT id, name FROM other");
+    run.kill();
+    pair.finish();
+}
+
 /// What the server's process says of itself, and not how long it is silent, tells a lost connection from a long thought:
 /// a table without a key, whose copy cannot be continued, would pay for a mistake.
 #[test]

@@ -10,7 +10,7 @@ use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage};
 
 use super::address::Address;
-use super::watch::{self, Watched};
+use super::watch::{self, Process, Watched};
 use super::{settings, socket};
 use crate::error;
 
@@ -32,11 +32,14 @@ impl Session {
     }
 
     /// Sets what every session of ours has; gives the server's process.
-    async fn begin(&self) -> Result<i32> {
-        let sql = format!("{}; SELECT pg_backend_pid()", settings::settings_for(self.major));
+    async fn begin(&self) -> Result<Process> {
+        let sql = format!("{}; {}", settings::settings_for(self.major), watch::OWN_PROCESS);
         let answers = self.client.simple_query(&sql).await.map_err(error::from_server)?;
         let process = answers.iter().find_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            SimpleQueryMessage::Row(row) => {
+                let began = row.get(1).and_then(|began| began.parse().ok());
+                Some(Process { number: row.get(0)?.parse().ok()?, began })
+            }
             _ => None,
         });
         process.ok_or_else(|| Error::internal("a server did not say which process serves a session"))

@@ -3,7 +3,8 @@
 //! Behind a balancer that forgot it a connection stays open, and the balancer answers TCP's own questions. Silence alone
 //! proves nothing: a server may think for hours before it says a word. So whoever has asked and heard nothing for a while
 //! lets another connection look what the server's process does. If it is gone, or waits for a word of ours or for us to
-//! take one of its own, what was said is lost on the way.
+//! take one of its own, what was said is lost on the way. Such a process is ended: it would not learn that nobody is there any
+//! more, and keep its locks from whoever does its work anew.
 //!
 //! Which side has the word is read off the messages that pass by; of what they say nothing is known here.
 
@@ -14,11 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use godwit_model::{EndpointConfig, Result, codes};
+use godwit_model::{EndpointConfig, Error, Result, codes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::session;
+use super::session::{self, Session};
 use super::socket::Bytestream;
 use crate::error;
 
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What is on its way at the first look has arrived at the second.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
-/// A server that cannot be asked either, so often in a row, is away on the old connection too.
+/// A server that cannot be reached either, so often in a row, is away on the old connection too.
 const MOST_UNANSWERED: u32 = 3;
 
 /// Where one message ends and the next begins.
@@ -70,6 +71,18 @@ impl Frames {
     }
 }
 
+/// A server's process. Its number alone may be another's one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) number: i32,
+    /// In microseconds since 1970; None if the server does not show it to this user.
+    pub(super) began: Option<i64>,
+}
+
+/// What a session reads of its own process: a `Process`, field by field.
+pub(super) const OWN_PROCESS: &str = "SELECT pg_backend_pid(), \
+    (SELECT (extract(epoch FROM backend_start) * 1000000)::int8 FROM pg_stat_activity WHERE pid = pg_backend_pid())";
+
 /// Who waits for whom.
 #[derive(Debug)]
 struct Talk {
@@ -82,8 +95,8 @@ struct Talk {
     hungry: Option<Instant>,
     /// Since when words of ours are not taken.
     stuck: Option<Instant>,
-    /// The server's process; None before the login is over.
-    process: Option<i32>,
+    /// None before the login is over.
+    process: Option<Process>,
 }
 
 impl Talk {
@@ -137,12 +150,12 @@ impl Shared {
     }
 
     /// The login is over.
-    pub(super) fn serves(&self, process: i32) {
+    pub(super) fn serves(&self, process: Process) {
         self.lock().process = Some(process);
     }
 
     /// The process to ask for, if it is time to.
-    fn silent_process(&self) -> Option<i32> {
+    fn silent_process(&self) -> Option<Process> {
         let talk = self.lock();
         talk.process.filter(|_| talk.silence(Instant::now()) >= PATIENCE)
     }
@@ -195,7 +208,8 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// Returns when the connection carries nothing any more. Safe to drop while pending.
+/// Returns when the connection carries nothing any more. The server's process, if there is one, has been told to end. Safe
+/// to drop while pending.
 pub(super) async fn until_lost(talk: Shared, endpoint: EndpointConfig) {
     let mut unanswered = 0;
     loop {
@@ -204,14 +218,12 @@ pub(super) async fn until_lost(talk: Shared, endpoint: EndpointConfig) {
             unanswered = 0;
             continue;
         };
-        match waits_for_us(&endpoint, process).await {
-            Ok(true) if talk.silent_process().is_some() => return,
-            Ok(_) => unanswered = 0,
-            // the server is there and has no room for the question
-            Err(error) if error.is(&codes::BUSY) => {}
+        match is_lost(&talk, &endpoint, process).await {
+            Ok(true) => return,
+            Ok(false) => unanswered = 0,
             Err(error) => {
                 tracing::debug!(%error, "a silent connection could not be asked after");
-                unanswered += 1;
+                unanswered = if is_away(&error) { unanswered + 1 } else { 0 };
                 if unanswered == MOST_UNANSWERED {
                     return;
                 }
@@ -221,25 +233,53 @@ pub(super) async fn until_lost(talk: Shared, endpoint: EndpointConfig) {
     }
 }
 
-const WAITS: &str = "SELECT wait_event_type IS NOT DISTINCT FROM 'Client' FROM pg_stat_activity WHERE pid = $1";
+/// Whether the server gave no answer. One that refuses (it is full, the password is another by now) is there, and may
+/// well be at work on the old connection.
+fn is_away(error: &Error) -> bool {
+    error.is(&codes::UNREACHABLE) || error.is(&codes::CONNECTION_LOST)
+}
 
-/// Whether the process is gone or waits for its client. A future of a named type, because it opens a session as those
-/// that are watched are opened.
-fn waits_for_us(endpoint: &EndpointConfig, process: i32) -> BoxFuture<'_, Result<bool>> {
+/// Where `Process` is given as the first two parameters. Of another role's process, which may have the number by now, no
+/// beginning is shown.
+const WAITS: &str = "SELECT wait_event_type IS NOT DISTINCT FROM 'Client' FROM pg_stat_activity \
+    WHERE pid = $1 AND (extract(epoch FROM backend_start) * 1000000)::int8 IS NOT DISTINCT FROM $2::int8";
+
+const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+    WHERE pid = $1 AND (extract(epoch FROM backend_start) * 1000000)::int8 = $2::int8";
+
+/// A future of a named type, because it opens a session as those that are watched are opened.
+fn is_lost<'a>(talk: &'a Shared, endpoint: &'a EndpointConfig, process: Process) -> BoxFuture<'a, Result<bool>> {
     Box::pin(async move {
         let asker = session::unwatched(endpoint, "godwit watch").await?;
-        for look in 0..2 {
-            if look > 0 {
-                tokio::time::sleep(BETWEEN_LOOKS).await;
-            }
-            let row = tokio::time::timeout(PATIENCE, asker.query_opt(WAITS, &[&process])).await;
-            let row = row.map_err(|_| error::silent())?.map_err(error::from_server)?;
-            if row.is_some_and(|row| !row.get::<_, bool>(0)) {
-                return Ok(false);
-            }
+        if !waits_for_us(&asker, process).await? || talk.silent_process().is_none() {
+            return Ok(false);
+        }
+        // it is lost whether or not the process can be ended
+        if let Err(error) = ask(&asker, END, process).await {
+            tracing::warn!(%error, pid = process.number, "the server process of a lost connection could not be ended: it may hold locks");
         }
         Ok(true)
     })
+}
+
+/// Whether the process is gone or waits for its client, now and a moment later.
+async fn waits_for_us(asker: &Session, process: Process) -> Result<bool> {
+    for look in 0..2 {
+        if look > 0 {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        if ask(asker, WAITS, process).await? == Some(false) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// None if the process is gone.
+async fn ask(asker: &Session, question: &str, process: Process) -> Result<Option<bool>> {
+    let row = tokio::time::timeout(PATIENCE, asker.query_opt(question, &[&process.number, &process.began])).await;
+    let row = row.map_err(|_| error::silent())?.map_err(error::from_server)?;
+    Ok(row.map(|row| row.get(0)))
 }
 
 #[cfg(test)]
@@ -295,6 +335,20 @@ mod tests {
         assert_eq!(talk.open, 0);
         talk.stuck = Some(at(start, 600));
         assert_eq!(talk.silence(at(start, 604)), Duration::from_secs(4), "words of ours are not taken");
+    }
+
+    #[test]
+    fn a_server_that_refuses_is_not_away() {
+        for (code, away) in [
+            (&codes::UNREACHABLE, true),
+            (&codes::CONNECTION_LOST, true),
+            (&codes::BUSY, false),
+            (&codes::AUTHENTICATION, false),
+            (&codes::TLS_FAILED, false),
+            (&codes::DATABASE_MISSING, false),
+        ] {
+            assert_eq!(is_away(&Error::new(code, "no session")), away, "{code:?}");
+        }
     }
 
     proptest! {
