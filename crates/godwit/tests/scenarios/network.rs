@@ -131,7 +131,7 @@ fn a_half_open_connection_in_the_middle_of_a_chunk_is_noticed() {
 #[test]
 fn a_half_open_connection_in_the_middle_of_a_copy_to_the_target_leaves_no_lock() {
     let Some(pair) = Pair::postgres() else { return };
-    large_tables(&pair, &["item", "other"]);
+    large_tables(&pair, &["item"]);
     let networks = networks(&pair, "");
     networks.target.swallow_after(4 << 20, Direction::ToServer, Which::Named("godwit target"));
     let mut run = pair.start(&["run"]);
@@ -139,7 +139,6 @@ fn a_half_open_connection_in_the_middle_of_a_copy_to_the_target_leaves_no_lock()
     assert_eq!(networks.target.cuts(), 1);
     run.wait_consistent();
     assert_follows(&pair, &mut run, 100_001);
-    pair.assert_same("SELECT id, name FROM other");
     run.kill();
     pair.finish();
 }
