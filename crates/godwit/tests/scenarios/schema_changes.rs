@@ -1,6 +1,10 @@
 //! Schema changes that users make while they write: carried at their place, or stopped before anything is wrong.
 
+use godwit_testkit::servers::PostgresOptions;
+
+use crate::failover::await_true;
 use crate::pair::Pair;
+use crate::postgres::Tier;
 
 const ITEMS: [&str; 2] = [
     "CREATE TABLE item (id INTEGER PRIMARY KEY, a TEXT, b TEXT)",
@@ -243,6 +247,35 @@ fn a_column_that_gets_another_name_is_carried() {
     assert!(!ended.said().contains("compared and read again"), "{}", ended.said());
     pair.finish();
     assert_same_definition(&pair, "item");
+}
+
+/// A commit that waits for a standby is in the log, and nobody else sees it.
+#[test]
+fn a_change_that_is_told_before_it_is_seen_is_waited_for() {
+    let waiting =
+        PostgresOptions::default().with_setting("synchronous_standby_names", "nobody").with_setting("synchronous_commit", "local");
+    let Some(pair) = Pair::postgres_with((15, waiting), (18, PostgresOptions::default()), Tier::Full) else { return };
+    pair.source.run(&ITEMS);
+    let mut run = pair.running();
+    let source = pair.source.clone();
+    let users = std::thread::spawn(move || {
+        source.run(&[
+            "SET synchronous_commit = on",
+            "BEGIN",
+            "ALTER TABLE item RENAME COLUMN a TO z",
+            "INSERT INTO item VALUES (100, 'z', 'b')",
+            "COMMIT",
+        ]);
+    });
+    let ours = "pid FROM pg_locks WHERE NOT granted AND relation = 'item'::regclass";
+    await_true(&pair.source.url(), &format!("SELECT EXISTS (SELECT {ours})"));
+    pair.source.run(&["SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"]);
+    users.join().unwrap();
+    pair.godwit(&["verify"]).with(0);
+    pair.assert_same("SELECT id, z, b FROM item");
+    assert!(!run.is_over());
+    run.kill();
+    pair.finish();
 }
 
 #[test]

@@ -44,6 +44,7 @@ impl ChangeFeed {
         let name = names::of_task(&task.name);
         let session = connect::sql(&task.source, "godwit capture").await?;
         establish::no_standby_of_ours(&session, &name).await?;
+        slot::not_in_recovery(&session).await?;
         let mut replication = Replication::open(&task.source, &name).await?;
         let identity = slot::same_server(&mut replication, &place).await?;
         slot::take_over(&session, &name, session.major(), place.lsn).await?;

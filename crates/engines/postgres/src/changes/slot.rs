@@ -17,6 +17,16 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The server tells nobody when a slot becomes free.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A standby that is about to take its primary's place cannot be read from before it has, though it has the slot.
+pub(crate) async fn not_in_recovery(client: &Client) -> Result<()> {
+    let is_standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(error::from_server)?.get(0);
+    if !is_standby {
+        return Ok(());
+    }
+    Err(Error::new(&codes::UNREACHABLE, "the server is a standby, and the task followed a primary")
+        .remedy("promote it, or lead the source's address to the primary; it is tried again"))
+}
+
 /// What the server says of a slot.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {

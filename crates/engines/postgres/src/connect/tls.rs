@@ -57,6 +57,9 @@ async fn server_agrees(socket: &mut Gathering<TcpStream>) -> Result<bool> {
     match socket.read_u8().await.map_err(error::lost)? {
         b'S' => Ok(true),
         b'N' => Ok(false),
+        // the server's first process speaks so while it has no other to answer with
+        b'E' => Err(Error::new(&codes::UNREACHABLE, "the server cannot take a connection now")
+            .remedy("look into the server's log; it is tried again")),
         _ => Err(failed("the server answered the request for encryption with something else")
             .remedy("check that a PostgreSQL server listens there")),
     }

@@ -2,14 +2,27 @@
 
 use godwit_model::{Altered, Appearance, Column, Error, Key, Result, Table, UniqueKey, Value, codes};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::catalog;
 use super::look::{self, Shift, Stamp};
 use crate::{error, quote};
 
-/// All from one snapshot of the catalog.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Somebody may alter the table once more, for long; the attempt is made again.
+const LOCK_PATIENCE: &str = "SET LOCAL lock_timeout = '10s'";
+
+/// All from one snapshot of the catalog, which is not older than the change: a commit is in the stream before others see
+/// it, but whoever altered a table lets go of its lock behind that.
 pub(crate) async fn altered(client: &Client, before: &Table, seen: &Appearance, columns: &[(String, String)]) -> Result<Altered> {
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(error::from_server)?;
+    let behind = format!("{BEGIN}; {LOCK_PATIENCE}; LOCK TABLE ONLY {} IN ACCESS SHARE MODE", quote::table(&before.name));
+    match client.batch_execute(&behind).await {
+        // then it is seen what became of it
+        Err(problem) if problem.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            client.batch_execute(&format!("ROLLBACK; {BEGIN}")).await.map_err(error::from_server)?;
+        }
+        locked => locked.map_err(error::from_server)?,
+    }
     let altered = judge(client, before, seen, columns).await?;
     client.batch_execute("COMMIT").await.map_err(error::from_server)?;
     Ok(altered)
