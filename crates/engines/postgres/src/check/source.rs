@@ -217,7 +217,7 @@ async fn old_transactions(client: &Client, findings: &mut Vec<Finding>) -> Resul
     for row in client.query(sql, &[]).await.map_err(error::from_server)? {
         let (pid, user, age): (i32, &str, i64) = (row.get(0), row.get(1), row.get(2));
         let what = format!("the transaction of pid {pid} ({user}) has been open for {age} s");
-        let remedy = format!("SELECT pg_terminate_backend({pid}) -- or let it end: making the slot waits for it");
+        let remedy = format!("let it end: making the slot waits for it; what it did is lost with `SELECT pg_terminate_backend({pid})`");
         findings.push(Finding::warning("long_transaction", what, remedy));
     }
     let sql = "SELECT gid, owner::text, extract(epoch FROM now() - prepared)::int8 FROM pg_prepared_xacts WHERE prepared < now() - interval '5 seconds' LIMIT 10";
@@ -227,7 +227,10 @@ async fn old_transactions(client: &Client, findings: &mut Vec<Finding>) -> Resul
         findings.push(Finding::warning(
             "prepared_transaction",
             what,
-            format!("ROLLBACK PREPARED {} -- or COMMIT PREPARED, as its application would", crate::quote::literal(gid)),
+            format!(
+                "end it as its application would: `COMMIT PREPARED {0}`, or `ROLLBACK PREPARED {0}`, which loses what it did",
+                crate::quote::literal(gid)
+            ),
         ));
     }
     Ok(())
