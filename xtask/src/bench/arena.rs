@@ -10,8 +10,14 @@ use super::sql::Sql;
 use crate::Outcome;
 
 /// What is set on both servers besides the testkit's own lines.
-pub const SETTINGS: [(&str, &str); 4] =
-    [("max_wal_size", "4GB"), ("shared_buffers", "512MB"), ("max_slot_wal_keep_size", "-1"), ("checkpoint_timeout", "15min")];
+pub const SETTINGS: [(&str, &str); 5] = [
+    ("max_wal_size", "4GB"),
+    ("shared_buffers", "512MB"),
+    ("max_slot_wal_keep_size", "-1"),
+    ("checkpoint_timeout", "15min"),
+    // pg_dump locks all tables at once
+    ("max_locks_per_transaction", "512"),
+];
 
 pub struct Arena {
     pub programs: Programs,

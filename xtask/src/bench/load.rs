@@ -8,13 +8,13 @@ use super::copy;
 use super::godwit::Task;
 use super::programs;
 use super::report::{Measure, Report};
-use super::sizes::Sizes;
+use super::sizes::{Amount, Sizes};
 use super::sql::Sql;
 use super::timing::{alternate, median};
 use crate::Outcome;
 
-const SOURCE: &str = "load";
-const TARGET: &str = "load_target";
+pub const SOURCE: &str = "load";
+pub const TARGET: &str = "load_target";
 
 const DOCUMENTS: &str = "
 CREATE TABLE document (id bigint PRIMARY KEY, title text NOT NULL, body jsonb NOT NULL, price numeric(12, 2), created timestamptz NOT NULL);
@@ -25,7 +25,8 @@ SELECT i, 'document ' || i || ' ' || md5(i::text),
 FROM generate_series(1, $ROWS) i;
 CREATE INDEX document_created ON document (created);
 CREATE INDEX document_title ON document (title);
-VACUUM ANALYZE";
+VACUUM ANALYZE;
+CHECKPOINT";
 
 #[derive(Clone, Copy)]
 enum Way {
@@ -40,10 +41,11 @@ enum DataWay {
     Pipes,
 }
 
-fn make_source(arena: &Arena, sizes: &Sizes) -> Outcome<u64> {
+/// Gives its bytes.
+pub fn make_source(arena: &Arena, amount: &Amount) -> Outcome<u64> {
     let sql = Arena::empty_database(&arena.source, SOURCE)?;
-    arena.pgbench_tables(SOURCE, sizes.load_scale)?;
-    for statement in DOCUMENTS.replace("$ROWS", &sizes.documents.to_string()).split(';') {
+    arena.pgbench_tables(SOURCE, amount.scale)?;
+    for statement in DOCUMENTS.replace("$ROWS", &amount.documents.to_string()).split(';') {
         sql.run(statement)?;
     }
     let bytes: i64 = sql
@@ -56,7 +58,7 @@ fn make_source(arena: &Arena, sizes: &Sizes) -> Outcome<u64> {
 }
 
 pub fn whole(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
-    let bytes = make_source(arena, sizes)?;
+    let bytes = make_source(arena, &sizes.load)?;
     let (mut godwit, mut dump, mut pgcopydb, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for round in 0..ROUNDS {
         for way in alternate([Way::Godwit, Way::Dump, Way::Pgcopydb], round) {
@@ -96,7 +98,7 @@ pub fn whole(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
 }
 
 pub fn data(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
-    let bytes = make_source(arena, sizes)?;
+    let bytes = make_source(arena, &sizes.load)?;
     let (mut godwit, mut pipes) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         for way in alternate([DataWay::Godwit, DataWay::Pipes], round) {
@@ -118,7 +120,7 @@ pub fn data(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
 }
 
 /// The whole time, the data phase's, and the peak of memory.
-fn godwit_load(arena: &Arena) -> Outcome<(Duration, Duration, u64)> {
+pub fn godwit_load(arena: &Arena) -> Outcome<(Duration, Duration, u64)> {
     let task = Task::new(arena, "bench_load", SOURCE, TARGET, copy::PARALLEL)?;
     let done = task.run(Some("consistent"))?.end()?;
     assert_equal(&Sql::connect(&arena.source.url(SOURCE))?, &Sql::connect(&arena.target.url(TARGET))?)?;
@@ -135,7 +137,7 @@ fn tables_with_their_keys(arena: &Arena, target: &Sql) -> Outcome<()> {
     target.run("RESET ALL")
 }
 
-fn drop_both(arena: &Arena) -> Outcome<()> {
+pub fn drop_both(arena: &Arena) -> Outcome<()> {
     Arena::drop_database(&arena.target, TARGET)?;
     Arena::drop_database(&arena.source, SOURCE)
 }

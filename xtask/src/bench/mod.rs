@@ -1,13 +1,14 @@
 //! The benchmark: Godwit and its peers, alternating, on the same two private servers, medians of three rounds.
 //!
-//! `arena` holds the servers, `godwit` and `native` and `copy` are the contestants, `load`, `backlog`, `latency` and
-//! `memory` the works, `report` what is written down. Every work ends with a comparison of what arrived: a fast copy that
+//! `arena` holds the servers, `godwit` and `native` and `copy` are the contestants, `load`, `backlog`, `latency`,
+//! `memory` and `growth` the works, `report` what is written down. Every work ends with a comparison of what arrived: a fast copy that
 //! is not equal counts as a failure.
 
 mod arena;
 mod backlog;
 mod copy;
 mod godwit;
+mod growth;
 mod latency;
 mod load;
 mod machine;
@@ -26,7 +27,7 @@ use sizes::Sizes;
 
 use crate::Outcome;
 
-const WORKS: [&str; 7] = ["load", "data", "backlog", "bulk", "service", "latency", "memory"];
+const WORKS: [&str; 9] = ["load", "data", "backlog", "bulk", "service", "latency", "memory", "bytes", "tables"];
 /// The median of three shrugs off one disturbed round.
 const ROUNDS: usize = 3;
 
@@ -73,6 +74,8 @@ pub fn run(options: Options) -> Outcome<()> {
             "bulk" => backlog::bulk(&arena, &sizes, &mut report)?,
             "service" => backlog::service(&arena, &sizes, &mut report)?,
             "latency" => latency::measure(&arena, &sizes, &mut report)?,
+            "bytes" => growth::bytes(&arena, &sizes, &mut report)?,
+            "tables" => growth::tables(&arena, &sizes, &mut report)?,
             _ => memory::one_large_transaction(&arena, &sizes, &mut report)?,
         }
     }

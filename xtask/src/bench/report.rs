@@ -109,7 +109,7 @@ impl Report {
         let tools = programs::output(arena.tool("pg_dump").arg("--version"))?;
         let godwit = programs::output(std::process::Command::new(&arena.programs.godwit).arg("--version"))?;
         let versions = format!("{godwit}, PostgreSQL {} on both sides, {tools}, {pgcopydb}", arena.source.major());
-        eprintln!("{} documents, pgbench scale {} in the load", sizes.documents, sizes.load_scale);
+        eprintln!("{} documents, pgbench scale {} in the load", sizes.load.documents, sizes.load.scale);
         Ok(Report {
             machine: machine::describe()?,
             versions,

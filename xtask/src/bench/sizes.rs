@@ -1,9 +1,17 @@
 //! How much of everything.
 
-pub struct Sizes {
-    /// Scale of pgbench's tables for the full load: 100,000 rows and 15 MB with its key each.
-    pub load_scale: u32,
+/// A source for the full load.
+pub struct Amount {
+    /// Scale of pgbench's tables: 100,000 rows and 15 MB with its key each.
+    pub scale: u32,
     pub documents: u64,
+}
+
+pub struct Sizes {
+    pub load: Amount,
+    /// What full loads grow over.
+    pub growing_loads: [Amount; 3],
+    pub growing_tables: [u64; 3],
     pub backlog_scale: u32,
     pub backlog_transactions: u32,
     /// Rows of the one UPDATE and the one INSERT.
@@ -18,8 +26,9 @@ pub struct Sizes {
 impl Sizes {
     pub fn full() -> Self {
         Sizes {
-            load_scale: 50,
-            documents: 1_300_000,
+            load: Amount { scale: 50, documents: 1_300_000 },
+            growing_loads: [(12, 304_000), (48, 1_216_000), (200, 5_066_000)].map(amount),
+            growing_tables: [10, 1_000, 10_000],
             backlog_scale: 30,
             backlog_transactions: 40_000,
             bulk_rows: 500_000,
@@ -31,8 +40,9 @@ impl Sizes {
 
     pub fn quick() -> Self {
         Sizes {
-            load_scale: 6,
-            documents: 160_000,
+            load: Amount { scale: 6, documents: 160_000 },
+            growing_loads: [(2, 51_000), (6, 152_000), (24, 608_000)].map(amount),
+            growing_tables: [10, 100, 1_000],
             backlog_scale: 5,
             backlog_transactions: 8_000,
             bulk_rows: 50_000,
@@ -41,4 +51,8 @@ impl Sizes {
             large_rows: 500_000,
         }
     }
+}
+
+fn amount((scale, documents): (u32, u64)) -> Amount {
+    Amount { scale, documents }
 }

@@ -65,14 +65,18 @@ async fn prepare(stores: &Stores, path: &Path, watch: &Watch) -> Result<Prepared
         folder = Some(state::open(stores, path).await?);
     }
     if !stores.has_begun().await? {
-        let report = stores.survey().check().await?;
-        if !report.is_clear() {
-            return Ok(Prepared::Blocked(check::answer(&report, &[])));
+        let report = stores.survey().check().await;
+        // what another process has begun meanwhile looks like anything, and says nothing of this task
+        if !stores.has_begun().await? {
+            let report = report?;
+            if !report.is_clear() {
+                return Ok(Prepared::Blocked(check::answer(&report, &[])));
+            }
+            for finding in &report.findings {
+                watch.show(Happening::Note { text: check::line(finding) });
+            }
+            described = Described::now(report.description);
         }
-        for finding in &report.findings {
-            watch.show(Happening::Note { text: check::line(finding) });
-        }
-        described = Described::now(report.description);
     }
     let folder = match folder {
         Some(folder) => folder,

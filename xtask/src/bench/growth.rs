@@ -1,0 +1,74 @@
+//! How the time of a full load grows with the bytes and with the tables. The peer is the straight line through the next
+//! smaller amount.
+
+use std::time::Duration;
+
+use super::ROUNDS;
+use super::arena::Arena;
+use super::load;
+use super::report::{Measure, Report};
+use super::sizes::Sizes;
+use super::timing::median;
+use crate::Outcome;
+
+/// Each in a transaction of its own, so that no server runs out of places for locks.
+const TABLES: &str = "
+DO $$ BEGIN
+  FOR t IN 1..$TABLES LOOP
+    EXECUTE format('CREATE TABLE part_%s (id bigint PRIMARY KEY, kind integer NOT NULL, note text NOT NULL)', t);
+    EXECUTE format('INSERT INTO part_%s SELECT i, i %% 9, md5(i::text) FROM generate_series(1, 100) i', t);
+    EXECUTE format('CREATE INDEX ON part_%s (kind)', t);
+    COMMIT;
+  END LOOP;
+END $$";
+
+pub fn bytes(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
+    let mut smaller: Option<(u64, Duration)> = None;
+    for amount in &sizes.growing_loads {
+        let (bytes, took) = rounds(arena, report, "full load", |arena| load::make_source(arena, amount))?;
+        let name = format!("full load, {} MB with indexes", bytes / 1_000_000);
+        if let Some((less, time)) = smaller {
+            report.add(line(&name, &format!("linear from {} MB", less / 1_000_000), took, time, bytes as f64 / less as f64));
+        }
+        smaller = Some((bytes, took));
+    }
+    load::drop_both(arena)
+}
+
+pub fn tables(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
+    let mut smaller: Option<(u64, Duration)> = None;
+    for tables in sizes.growing_tables {
+        let (_, took) = rounds(arena, report, &format!("{tables} tables"), |arena| {
+            let sql = Arena::empty_database(&arena.source, load::SOURCE)?;
+            sql.run(&TABLES.replace("$TABLES", &tables.to_string()))?;
+            sql.run("VACUUM ANALYZE")?;
+            sql.run("CHECKPOINT")?;
+            Ok(tables)
+        })?;
+        let name = format!("full load of {tables} tables of 100 rows");
+        if let Some((less, time)) = smaller {
+            report.add(line(&name, &format!("linear from {less} tables"), took, time, tables as f64 / less as f64));
+        }
+        smaller = Some((tables, took));
+    }
+    load::drop_both(arena)
+}
+
+/// What `make` says of the source it made, and the median time of loading it.
+fn rounds(arena: &Arena, report: &mut Report, what: &str, make: impl FnOnce(&Arena) -> Outcome<u64>) -> Outcome<(u64, Duration)> {
+    let amount = make(arena)?;
+    let (mut times, mut peak) = (Vec::new(), 0);
+    for _ in 0..ROUNDS {
+        drop(Arena::empty_database(&arena.target, load::TARGET)?);
+        let (took, _, bytes) = load::godwit_load(arena)?;
+        times.push(took);
+        peak = peak.max(bytes);
+    }
+    eprintln!("  {what}, {amount}: {times:.2?}");
+    report.memory(what, peak);
+    Ok((amount, median(&times)))
+}
+
+fn line(work: &str, peer: &str, ours: Duration, smaller: Duration, factor: f64) -> Measure {
+    Measure::faster(work, peer, ours, smaller.mul_f64(factor), 1.0, 1.0)
+}
