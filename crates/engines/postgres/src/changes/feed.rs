@@ -23,6 +23,9 @@ const LEAST_QUEUE: u64 = 1 << 20;
 const MOST_QUEUE: u64 = 64 << 20;
 /// One row's share of it.
 const ROW_SHARE: u64 = 4;
+/// Decoded bytes, in kB, from which on the server streams a transaction under way. By its own setting, 64 MB by default,
+/// most of a large transaction is decoded before its first row arrives, and nobody has anything to do meanwhile.
+const STREAMED_FROM: u32 = 8 << 10;
 /// Where the server never gives up a silent reader.
 const NO_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -53,6 +56,7 @@ impl ChangeFeed {
         subject.look(&session).await?;
         let relations = Relations::read(&session, tables).await?;
         let silence = sender_timeout(&mut replication).await?;
+        stream_early(&mut replication).await?;
         let memory = task.limits.memory.0;
         let limits = Limits {
             queue_bytes: size(memory / QUEUE_SHARE).clamp(size(LEAST_QUEUE), size(MOST_QUEUE)),
@@ -111,6 +115,15 @@ async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
     let rows = replication.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
     let setting = rows.first().and_then(|row| row.first()?.as_deref()?.parse::<u64>().ok());
     Ok(setting.filter(|millis| *millis > 0).map_or(NO_TIMEOUT, Duration::from_millis))
+}
+
+/// Lowers this session's setting; one that is lower already stays.
+async fn stream_early(replication: &mut Replication) -> Result<()> {
+    let sql = format!(
+        "SELECT pg_catalog.set_config(name, '{STREAMED_FROM}', false) FROM pg_catalog.pg_settings \
+         WHERE name = 'logical_decoding_work_mem' AND setting::pg_catalog.int8 > {STREAMED_FROM}"
+    );
+    replication.query(&sql).await.map(drop)
 }
 
 #[async_trait]

@@ -260,6 +260,20 @@ async fn large_transactions_are_streamed_and_their_parts_roll_back() {
     }
 }
 
+/// A server's own limit is many times what these rows take.
+#[tokio::test]
+async fn a_large_transaction_is_streamed_long_before_the_servers_own_limit() {
+    for server in versions() {
+        let case = Case::begin(server, "early", "CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+        let mut reader = case.stream(&case.p0).await;
+        let told = case.told(&mut reader, "INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 16000) i").await;
+        assert_eq!(told.last().map(String::as_str), Some("streamed commit"), "{:?}", told.len());
+        let told = case.told(&mut reader, "UPDATE t SET v = '' WHERE id = 1").await;
+        assert_eq!(told.last().map(String::as_str), Some("commit"), "a small one is not");
+        case.end().await;
+    }
+}
+
 #[tokio::test]
 async fn leaves_are_told_as_their_root() {
     for server in versions() {
