@@ -13,9 +13,13 @@ use crate::{error, lease, writer};
 ///
 /// A server's `maintenance_work_mem` is made for sessions that share it with users; an index of a table that was just
 /// loaded may take what a quarter of the shared buffers is, which says how large the server is meant to be.
+///
+/// A table that was just loaded is what autovacuum looks at next. It gives way to a step that waits for its lock, but only
+/// when the wait is examined for a deadlock: a second later, or sooner where the role may say so.
 const BEGIN: &str = "BEGIN; SET LOCAL search_path TO ''; SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content; \
     SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), \
-    least(pg_size_bytes(current_setting('shared_buffers')) / 4, 1073741824)) / 1024 || 'kB', true)";
+    least(pg_size_bytes(current_setting('shared_buffers')) / 4, 1073741824)) / 1024 || 'kB', true); \
+    SELECT set_config('deadlock_timeout', '10ms', true) WHERE current_setting('is_superuser') = 'on'";
 
 /// A session whose transaction this leaves open on an error must not be used again.
 pub(crate) async fn perform(client: &Client, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
