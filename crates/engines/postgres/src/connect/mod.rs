@@ -13,6 +13,6 @@ mod tls;
 mod watch;
 
 pub(crate) use address::Address;
-pub(crate) use session::{Session, major_version, sql, timed_out, without_encryption};
+pub(crate) use session::{Session, major_version, sql, within_limit, without_encryption};
 pub(crate) use settings::settings_for;
 pub(crate) use socket::{Stream, open};

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
 
 use godwit_model::{EndpointConfig, Error, Result, TlsMode, codes};
 use tokio::task::JoinHandle;
@@ -16,6 +17,8 @@ use crate::error;
 
 /// The oldest version whose settings and log we know.
 const OLDEST: u32 = 14;
+/// By so much a limit is only overrun by a process that was paused.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// A client and the task that drives its connection, which ends with this value: the server then rolls back whatever
 /// was open. A lost connection shows as `CONNECTION_LOST` on the call under way, or the next.
@@ -79,9 +82,21 @@ pub(super) async fn unwatched(endpoint: &EndpointConfig, application: &str) -> R
 async fn open(endpoint: &EndpointConfig, application: &str, watched: bool) -> Result<Session> {
     let address = Address::parse(endpoint)?;
     let login = Login { endpoint, address: &address, application, watched };
-    match tokio::time::timeout(address.connect_limit, login.as_preferred()).await {
-        Ok(session) => session.map_err(|error| error.at_least_at(|| address.display.clone())),
-        Err(_) => Err(timed_out(&address)),
+    within_limit(&address, || login.as_preferred()).await
+}
+
+/// A limit that passed while this process itself stood still says nothing of the server: that login counts for nothing.
+pub(crate) async fn within_limit<T, F>(address: &Address, log_in: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    loop {
+        let began = Instant::now();
+        match tokio::time::timeout(address.connect_limit, log_in()).await {
+            Ok(done) => return done.map_err(|error| error.at_least_at(|| address.display.clone())),
+            Err(_) if began.elapsed() > address.connect_limit + STOOD_STILL => {}
+            Err(_) => return Err(timed_out(address)),
+        }
     }
 }
 
@@ -153,7 +168,7 @@ async fn drive(connection: Connection<Watched, NoTlsStream>, silent: Option<impl
     }
 }
 
-pub(crate) fn timed_out(address: &Address) -> Error {
+fn timed_out(address: &Address) -> Error {
     Error::new(&codes::UNREACHABLE, format!("the server did not answer within {} s", address.connect_limit.as_secs()))
         .at(&address.display)
         .remedy("check host and port, that the server runs, and that no firewall is in between")
@@ -172,7 +187,10 @@ pub(crate) fn major_version(text: Option<&str>) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::major_version;
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::connect::address::Place;
 
     #[test]
     fn versions_are_read() {
@@ -180,5 +198,37 @@ mod tests {
             assert_eq!(major_version(Some(text)).unwrap(), major);
         }
         assert!(major_version(Some("9.6.24")).is_err() && major_version(Some("x")).is_err() && major_version(None).is_err());
+    }
+
+    fn nowhere() -> Address {
+        Address {
+            place: Place::Tcp { host: "nowhere".into(), port: 1 },
+            user: String::new(),
+            password: None,
+            database: String::new(),
+            connect_limit: Duration::from_millis(10),
+            display: "postgres://nowhere".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_passed_while_the_process_was_paused_is_no_answer_of_the_server() {
+        let tries = Cell::new(0);
+        let log_in = || {
+            tries.set(tries.get() + 1);
+            let first = tries.get() == 1;
+            async move {
+                if first {
+                    // what a stop signal does to all threads
+                    std::thread::sleep(STOOD_STILL + Duration::from_millis(100));
+                    std::future::pending::<()>().await;
+                }
+                Ok("in")
+            }
+        };
+        assert_eq!(within_limit(&nowhere(), log_in).await.unwrap(), "in");
+        assert_eq!(tries.get(), 2);
+        let silent = within_limit(&nowhere(), std::future::pending::<Result<()>>).await;
+        assert!(silent.is_err_and(|error| error.is(&codes::UNREACHABLE)));
     }
 }

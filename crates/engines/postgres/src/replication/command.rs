@@ -31,10 +31,7 @@ pub(crate) type TextRows = Vec<Vec<Option<String>>>;
 impl Replication {
     pub(crate) async fn open(endpoint: &EndpointConfig, application: &str) -> Result<Self> {
         let address = Address::parse(endpoint)?;
-        match tokio::time::timeout(address.connect_limit, Self::log_in_as_preferred(endpoint, &address, application)).await {
-            Ok(opened) => opened.map_err(|error| error.at_least_at(|| address.display.clone())),
-            Err(_) => Err(connect::timed_out(&address)),
-        }
+        connect::within_limit(&address, || Self::log_in_as_preferred(endpoint, &address, application)).await
     }
 
     async fn log_in_as_preferred(endpoint: &EndpointConfig, address: &Address, application: &str) -> Result<Self> {
