@@ -41,7 +41,8 @@ pub trait Source: Send + Sync {
     /// person wrote it (the task's `from`). `POSITION_LOST`: the source no
     /// longer keeps what lies behind it. `SOURCE_CHANGED`: it is another store, or one whose log ends before it (a
     /// backup was restored, a standby that lagged was promoted).
-    /// When this returns, every transaction before P0 is visible to every snapshot opened later.
+    /// When this returns, every transaction before P0 is visible to every snapshot opened later. Only who holds the task's
+    /// lease calls it, before the first snapshot of an attempt: readers of the task that the store still keeps are ended.
     async fn establish(&self, tables: &[Arc<Table>], known: Option<&Position>) -> Result<Established>;
 
     /// A snapshot for reading chunks, opened now. Never older than P0 of an `establish` that has returned.

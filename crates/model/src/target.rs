@@ -52,7 +52,8 @@ pub trait Target: Send + Sync {
     /// Makes `holder` the holder if the row still has `seen`'s epoch and counter (or is still missing), raising the
     /// epoch, under the row's lock, so that a commit under way is waited for. None: someone else was faster. The record
     /// returned is read in the same transaction: its checkpoint is the true one. Comes after `install`, as does
-    /// everything that carries a lease.
+    /// everything that carries a lease. Transactions of older epochs that the store still keeps open, because nobody told it
+    /// that their owner is gone, are ended: they could commit nothing, and no lock of theirs is waited for.
     async fn take_lease(&self, task: &TaskName, holder: &Holder, seen: Option<&LeaseRecord>) -> Result<Option<LeaseRecord>>;
 
     /// Raises the counter. `LEASE_LOST` if the epoch is another.

@@ -14,6 +14,7 @@ mod grants;
 mod identity;
 mod keyed;
 mod lease;
+mod leftover;
 mod load;
 mod look;
 mod marker;

@@ -18,7 +18,7 @@ pub(crate) async fn write_chunk(client: &Client, lease: &Lease, write: &ChunkWri
     if matches!(&first, Some(LoadBlock::Native(bytes)) if bytes.starts_with(BINARY_SIGNATURE)) {
         refuse_other_types(client, write.mapping).await?;
     }
-    client.batch_execute(&format!("BEGIN; {}", writer::provenance(&lease.task, ""))).await.map_err(error::from_server)?;
+    client.batch_execute(&writer::begin(lease, "")).await.map_err(error::from_server)?;
     let written = match (write.mode, first) {
         (_, None) => 0,
         (ChunkMode::Insert, Some(first)) => copy(client, &quote::table(&write.mapping.target), write.mapping, first, rows).await?,

@@ -7,12 +7,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use godwit_model::{Chunk, EndpointConfig, Error, ReadSpec, Result, RowReader, Snapshot, Table, codes};
+use godwit_model::{Chunk, EndpointConfig, Error, ReadSpec, Result, RowReader, Snapshot, Table, Task, TaskName, codes};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 use crate::chunk::{self, Measured};
 use crate::connect::{self, Session};
+use crate::leftover::Claim;
 use crate::read::ChunkReader;
 use crate::{error, quote};
 
@@ -39,6 +40,7 @@ impl Idle {
 
 pub(crate) struct ExportedSnapshot {
     endpoint: EndpointConfig,
+    task: TaskName,
     name: String,
     exact: bool,
     taken_at: Instant,
@@ -51,9 +53,10 @@ pub(crate) struct ExportedSnapshot {
 
 impl ExportedSnapshot {
     /// A snapshot that someone else exported and `holder` keeps.
-    pub(crate) fn held_by(endpoint: EndpointConfig, name: String, exact: bool, holder: Box<dyn Holder>) -> Self {
+    pub(crate) fn held_by(task: &Task, name: String, exact: bool, holder: Box<dyn Holder>) -> Self {
         ExportedSnapshot {
-            endpoint,
+            endpoint: task.source.clone(),
+            task: task.name.clone(),
             name,
             exact,
             taken_at: Instant::now(),
@@ -64,11 +67,12 @@ impl ExportedSnapshot {
     }
 
     /// A new one, kept by a session of ours.
-    pub(crate) async fn open(endpoint: &EndpointConfig) -> Result<Self> {
-        let session = connect::sql(endpoint, "godwit snapshot").await?;
-        session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(error::from_server)?;
+    pub(crate) async fn open(task: &Task) -> Result<Self> {
+        let session = connect::sql(&task.source, "godwit snapshot").await?;
+        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {}", Claim::of_reader(&task.name).sql());
+        session.batch_execute(&sql).await.map_err(error::from_server)?;
         let name: String = session.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(error::from_server)?.get(0);
-        Ok(Self::held_by(endpoint.clone(), name, false, Box::new(session)))
+        Ok(Self::held_by(task, name, false, Box::new(session)))
     }
 
     /// A session with a transaction on this snapshot.
@@ -77,7 +81,11 @@ impl ExportedSnapshot {
             Some(session) => session,
             None => connect::sql(&self.endpoint, "godwit load").await?,
         };
-        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", quote::literal(&self.name));
+        let sql = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SELECT {}",
+            quote::literal(&self.name),
+            Claim::of_reader(&self.task).sql()
+        );
         session.batch_execute(&sql).await.map_err(|problem| {
             let error = error::from_server(problem);
             // 22023 or 42704: the holder is gone, so a new snapshot is all it takes.

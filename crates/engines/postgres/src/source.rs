@@ -73,13 +73,13 @@ impl Source for PostgresSource {
     async fn establish(&self, tables: &[Arc<Table>], known: Option<&Position>) -> Result<Established> {
         let founded = establish::establish(&self.task, tables, known).await?;
         let exact = |slot: SlotSnapshot| -> Box<dyn Snapshot> {
-            Box::new(ExportedSnapshot::held_by(self.task.source.clone(), slot.name, true, Box::new(slot.holder)))
+            Box::new(ExportedSnapshot::held_by(&self.task, slot.name, true, Box::new(slot.holder)))
         };
         Ok(Established { position: founded.position, snapshot: founded.snapshot.map(exact) })
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(ExportedSnapshot::open(self.sessions.endpoint()).await?))
+        Ok(Box::new(ExportedSnapshot::open(&self.task).await?))
     }
 
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {

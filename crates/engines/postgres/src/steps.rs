@@ -37,7 +37,7 @@ pub(crate) async fn perform(client: &Client, lease: &Lease, items: &[&SchemaItem
 
 /// Opens a transaction for steps.
 pub(crate) fn begin(lease: &Lease) -> String {
-    format!("{BEGIN}; {}", writer::provenance(&lease.task, ""))
+    format!("{BEGIN}; {}", writer::provenance(lease, ""))
 }
 
 /// The line's end behind each statement ends a comment that it may end with.

@@ -2,7 +2,9 @@
 //!
 //! Sessions are opened when they are needed and used again; those that write are made ready by `writer`.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use godwit_model::{
@@ -14,7 +16,7 @@ use tokio_postgres::Client;
 
 use crate::digest::ServerExaminer;
 use crate::sessions::Sessions;
-use crate::{alter, apply, check, connect, error, identity, lease, load, present, quote, schema, steps, writer};
+use crate::{alter, apply, check, connect, error, identity, lease, leftover, load, present, quote, schema, steps, writer};
 
 pub(crate) struct PostgresTarget {
     sessions: Arc<Sessions>,
@@ -99,7 +101,10 @@ impl Target for PostgresTarget {
 
     async fn take_lease(&self, task: &TaskName, holder: &Holder, seen: Option<&LeaseRecord>) -> Result<Option<LeaseRecord>> {
         let session = self.sessions.take().await?;
-        let record = lease::take(&session, task, holder, seen).await?;
+        let record = self.raised(task, seen, lease::take(&session, task, holder, seen)).await?;
+        if let Some(record) = &record {
+            leftover::end_older(&session, task, record.epoch).await?;
+        }
         session.give_back();
         Ok(record)
     }
@@ -182,7 +187,7 @@ impl Target for PostgresTarget {
     async fn set_sequences(&self, lease: &Lease, values: &[SequenceValue]) -> Result<()> {
         let session = self.sessions.take().await?;
         for some in values.chunks(schema::MOVED_AT_ONCE) {
-            session.batch_execute("BEGIN").await.map_err(error::from_server)?;
+            session.batch_execute(&writer::begin(lease, "")).await.map_err(error::from_server)?;
             lease::fence(&session, lease).await?;
             schema::set_values(&session, some).await?;
             session.batch_execute("COMMIT").await.map_err(error::from_server)?;
@@ -225,7 +230,25 @@ impl Target for PostgresTarget {
     }
 }
 
+/// How long a commit under way may keep the lease's row from whoever takes the lease.
+const COMMIT_TAKES: Duration = Duration::from_secs(5);
+
 impl PostgresTarget {
+    /// The answer of `raise`. A transaction that is lost between its proof of the lease and its commit keeps the row locked,
+    /// and would keep everybody out.
+    async fn raised<T>(&self, task: &TaskName, seen: Option<&LeaseRecord>, raise: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut raise = pin!(raise);
+        if let Ok(answer) = tokio::time::timeout(COMMIT_TAKES, raise.as_mut()).await {
+            return answer;
+        }
+        if let Some(seen) = seen {
+            let other = self.sessions.take().await?;
+            leftover::end_older(&other, task, seen.epoch + 1).await?;
+            other.give_back();
+        }
+        raise.await
+    }
+
     async fn must_be_there(&self, tables: &[TableName]) -> Result<()> {
         let session = self.sessions.take().await?;
         for table in tables {
@@ -243,7 +266,7 @@ impl PostgresTarget {
     /// Statements, entries and the proof of the lease in one durable transaction.
     async fn in_transaction(&self, lease: &Lease, statements: &[String], entries: &[Entry]) -> Result<()> {
         let session = self.sessions.take().await?;
-        session.batch_execute(&format!("BEGIN; {}", writer::provenance(&lease.task, ""))).await.map_err(error::from_server)?;
+        session.batch_execute(&writer::begin(lease, "")).await.map_err(error::from_server)?;
         for statement in statements {
             session.batch_execute(statement).await.map_err(error::from_server)?;
         }

@@ -6,16 +6,22 @@
 //! that says so: the provenance that any role may leave, and that many sessions may leave at once, which a replication
 //! origin allows to a single session only.
 
-use godwit_model::{Error, Result, TaskName, codes};
+use godwit_model::{Error, Lease, Result, codes};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::leftover::Claim;
 use crate::{error, names, quote};
 
-/// The statement that leaves it, to be sent inside an open transaction.
-pub(crate) fn provenance(task: &TaskName, origin: &str) -> String {
-    let mark = quote::literal(&format!("{task} {origin}"));
-    format!("SELECT pg_logical_emit_message(true, '{}', {mark})", names::PROVENANCE)
+/// Opens a transaction under a lease and says whose it is: to those who read the log, and to who takes the lease next.
+pub(crate) fn begin(lease: &Lease, origin: &str) -> String {
+    format!("BEGIN; {}", provenance(lease, origin))
+}
+
+/// The statement that says so, first in an open transaction.
+pub(crate) fn provenance(lease: &Lease, origin: &str) -> String {
+    let mark = quote::literal(&format!("{} {origin}", lease.task));
+    format!("SELECT pg_logical_emit_message(true, '{}', {mark}), {}", names::PROVENANCE, Claim::of_writer(lease).sql())
 }
 
 /// Makes commits durable whatever the role's own setting is, and turns foreign keys and users' triggers off for this

@@ -126,12 +126,12 @@ fn a_half_open_connection_in_the_middle_of_a_chunk_is_noticed() {
     pair.finish();
 }
 
-/// The target's process is told nothing of it, and would wait for the rest of its COPY for ever: in the way of the primary
-/// key that follows the load.
+/// The target's processes are told nothing of it, and would wait for the rest of their COPY for ever: in the way of the
+/// primary keys that follow the load. The first connection found lost ends the attempt, and the others are let go with it.
 #[test]
-fn a_half_open_connection_in_the_middle_of_a_copy_to_the_target_leaves_no_lock() {
+fn half_open_connections_in_the_middle_of_a_copy_to_the_target_leave_no_lock() {
     let Some(pair) = Pair::postgres() else { return };
-    large_tables(&pair, &["item"]);
+    large_tables(&pair, &["item", "other", "third"]);
     let networks = networks(&pair, "");
     networks.target.swallow_after(4 << 20, Direction::ToServer, Which::Named("godwit target"));
     let mut run = pair.start(&["run"]);
@@ -139,6 +139,8 @@ fn a_half_open_connection_in_the_middle_of_a_copy_to_the_target_leaves_no_lock()
     assert_eq!(networks.target.cuts(), 1);
     run.wait_consistent();
     assert_follows(&pair, &mut run, 100_001);
+    pair.assert_same("SELECT id, name FROM other");
+    pair.assert_same("SELECT id, name FROM third");
     run.kill();
     pair.finish();
 }

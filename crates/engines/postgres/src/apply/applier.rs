@@ -123,12 +123,8 @@ impl PostgresApplier {
 
     /// Opens the transaction if need be and sets the savepoint of a new group.
     fn opening(&self, origin: &str) -> String {
-        let before = if self.open { "RELEASE SAVEPOINT godwit_group".to_owned() } else { self.begin(origin) };
+        let before = if self.open { "RELEASE SAVEPOINT godwit_group".to_owned() } else { writer::begin(&self.lease, origin) };
         format!("{before}; SAVEPOINT godwit_group; SET CONSTRAINTS ALL DEFERRED")
-    }
-
-    fn begin(&self, origin: &str) -> String {
-        format!("BEGIN; {}", writer::provenance(&self.lease.task, origin))
     }
 
     async fn undo_group(&mut self) -> Result<()> {
@@ -310,7 +306,7 @@ impl Applier for PostgresApplier {
 
     async fn commit(&mut self, previous: Option<&Checkpoint>, next: &Checkpoint, entries: &[Entry]) -> Result<()> {
         if !self.open {
-            self.session.batch_execute(&self.begin("")).await.map_err(error::from_server)?;
+            self.session.batch_execute(&writer::begin(&self.lease, "")).await.map_err(error::from_server)?;
             self.open = true;
         }
         lease::write_entries(&self.session, &self.lease.task, entries).await?;

@@ -27,7 +27,7 @@ use crate::changes::Slot;
 use crate::connect::{self, Session};
 use crate::position::{Lsn, Place};
 use crate::replication::Replication;
-use crate::{changes, error, names, quote};
+use crate::{changes, error, leftover, names, quote};
 
 pub(crate) use blockers::name_all;
 pub(crate) use given::{lacking, must_be_whole};
@@ -53,6 +53,7 @@ pub(crate) async fn establish(task: &Task, tables: &[Arc<Table>], known: Option<
     let name = names::of_task(&task.name);
     let session = connect::sql(&task.source, "godwit establish").await?;
     no_standby_of_ours(&session, &name).await?;
+    leftover::end_readers(&session, &task.name).await?;
     // A failover that loses our DDL loses the slot with it; waiting for a standby that is away would gain nothing.
     session.batch_execute("SET synchronous_commit = local").await.map_err(error::from_server)?;
     match known {

@@ -137,6 +137,33 @@ async fn a_key_made_behind_rows_that_share_it_names_the_table_and_undoes_what_ca
     pair.target.perform(&lease, &keys, &marks("key")).await.unwrap();
 }
 
+/// Their connections may be lost on the way, and nobody has told the server.
+#[tokio::test]
+async fn readers_of_an_earlier_attempt_are_ended() {
+    let Some(pair) = Pair::new(18, |task| task.schema.create = Create::Tables) else { return };
+    pair.at_source(
+        "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 30000) g",
+    )
+    .await;
+    let description = pair.source.describe(&pair.task).await.unwrap();
+    let tables: Vec<_> = description.tables.iter().cloned().map(std::sync::Arc::new).collect();
+    let mapping = &mappings(&pair.task, &description)[0];
+    let established = pair.source.establish(&tables, None).await.unwrap();
+    let (exact, later) = (established.snapshot.unwrap(), pair.source.snapshot().await.unwrap());
+    let chunk = exact.plan(&tables[0], 1 << 30).await.unwrap().remove(0);
+    let spec = ReadSpec { mapping, chunk: &chunk, native: true, block_bytes: 4096 };
+    let (mut first, mut second) = (exact.read(&spec).await.unwrap(), later.read(&spec).await.unwrap());
+    assert!(first.next().await.unwrap().is_some() && second.next().await.unwrap().is_some());
+    pair.source.establish(&tables, Some(&established.position)).await.unwrap();
+    // their locks are waited for, and go
+    let dropped = tokio::time::timeout(std::time::Duration::from_secs(60), pair.at_source("DROP TABLE t")).await;
+    assert!(dropped.is_ok(), "a reader keeps its lock");
+    let open = "SELECT string_agg(application_name, ', ') FROM pg_stat_activity WHERE datname = current_database() AND application_name IN ('godwit load', 'godwit snapshot')";
+    while pair.ask_source(open).await.is_some() {}
+    drop((first, second));
+    pair.source.remove_traces().await.unwrap();
+}
+
 #[tokio::test]
 async fn chunks_under_the_slots_own_snapshot_show_p0_and_nothing_later() {
     for major in [15, 18] {

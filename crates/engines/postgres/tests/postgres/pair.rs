@@ -8,7 +8,7 @@ use godwit_model::{
     Stage, TableMapping, Target, Task,
 };
 use godwit_testkit::servers::{self, Postgres};
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -47,6 +47,12 @@ impl Pair {
 
     pub async fn at_target(&self, sql: &str) {
         run(&self.target_url, sql).await;
+    }
+
+    pub async fn connected_to_target(&self) -> Client {
+        let (client, connection) = tokio_postgres::connect(&self.target_url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     /// One text from each side.

@@ -1,11 +1,15 @@
 //! Lease, ledger, applier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use godwit_model::{
-    Applied, Checkpoint, Create, Group, Lease, LogId, Mismatch, Position, RowBatch, Sequence, Stage, TableMapping, TableWrite, Value,
-    WriteKind, codes,
+    Applied, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, Create, Group, Lease, LoadBlock, LogId, Mismatch, Position, Result, RowBatch,
+    RowReader, SchemaItem, Sequence, Stage, TableMapping, TableWrite, Value, WriteKind, codes,
 };
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::pair::{Pair, entry, holder, mappings};
 
@@ -202,7 +206,10 @@ async fn an_old_process_that_wakes_cannot_write() {
     let taken = pair.target.take_lease(&pair.task.name, &holder(2), seen.as_ref()).await.unwrap().unwrap();
     assert_eq!(taken.epoch, lease.epoch + 1);
     assert!(pair.target.take_lease(&pair.task.name, &holder(3), seen.as_ref()).await.unwrap().is_none());
-    assert!(applier.commit(None, &checkpoint(1), &[]).await.unwrap_err().is(&codes::LEASE_LOST));
+    assert!(applier.commit(None, &checkpoint(1), &[]).await.unwrap_err().is(&codes::CONNECTION_LOST), "what was open is ended");
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    assert!(matches!(applier.apply(&insert).await.unwrap(), Applied::AsExpected));
+    assert!(applier.commit(None, &checkpoint(1), &[]).await.unwrap_err().is(&codes::LEASE_LOST), "what begins later cannot commit");
     assert!(pair.target.renew(&lease).await.unwrap_err().is(&codes::LEASE_LOST));
     assert!(pair.target.record(&lease, &[entry("x")]).await.unwrap_err().is(&codes::LEASE_LOST));
     assert_eq!(pair.ask_target("SELECT count(*) FROM t").await.as_deref(), Some("0"));
@@ -212,6 +219,89 @@ async fn an_old_process_that_wakes_cannot_write() {
     pair.target.remove_traces(&pair.task.name).await.unwrap();
     assert!(pair.target.traces(&pair.task.name).await.unwrap().is_empty());
     assert_eq!(pair.ask_target("SELECT count(*) FROM pg_namespace WHERE nspname = 'godwit'").await.as_deref(), Some("0"));
+}
+
+/// One block, and then nothing and no end.
+struct Stalled(Option<LoadBlock>, Arc<Notify>);
+
+#[async_trait]
+impl RowReader for Stalled {
+    async fn next(&mut self) -> Result<Option<LoadBlock>> {
+        match self.0.take() {
+            Some(block) => Ok(Some(block)),
+            None => {
+                self.1.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> Result<ChunkEnd> {
+        std::future::pending().await
+    }
+}
+
+/// Nobody tells the server that the other end is gone, as behind a balancer that forgot several connections at once, or
+/// after a power cut. What it keeps is locked; the next holder needs it.
+#[tokio::test]
+async fn whoever_takes_the_lease_ends_what_older_epochs_left_open() {
+    let tables = ["t", "u"].map(|table| format!("CREATE TABLE {table} (id int PRIMARY KEY); INSERT INTO {table} VALUES (1);"));
+    let Some((pair, lease, mappings)) = made(18, &tables.concat()).await else { return };
+    let other_task = Lease { task: godwit_testkit::task::name("other"), epoch: 0 };
+    let taken = pair.target.take_lease(&other_task.task, &holder(1), None).await.unwrap().unwrap();
+    let other_task = Lease { epoch: taken.epoch, ..other_task };
+    let mut untouched = pair.target.applier(&other_task, &mappings).await.unwrap();
+    assert!(matches!(untouched.apply(&group(vec![])).await.unwrap(), Applied::AsExpected));
+    let writers: Vec<_> = mappings.iter().map(|mapping| stalled_chunk(&pair, &lease, mapping)).collect();
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    assert!(matches!(applier.apply(&group(vec![])).await.unwrap(), Applied::AsExpected));
+    for (begun, _) in &writers {
+        begun.notified().await;
+    }
+    let lease = pair.lease().await;
+    assert!(applier.commit(None, &checkpoint(1), &[]).await.unwrap_err().is(&codes::CONNECTION_LOST));
+    let sql = vec!["ALTER TABLE public.t ADD COLUMN more int".to_owned(), "ALTER TABLE public.u ADD COLUMN more int".to_owned()];
+    let step = SchemaItem { id: "STEP".to_owned(), stage: Stage::AfterLoad, table: None, sql };
+    let done = [entry("step")];
+    within(pair.target.perform(&lease, &[&step], &done)).await.unwrap();
+    assert!(writers.iter().all(|(_, writer)| !writer.is_finished()), "their end was nobody's who writes");
+    untouched.commit(None, &checkpoint(1), &[]).await.unwrap();
+}
+
+/// A chunk that begins its COPY, says so and never goes on.
+fn stalled_chunk(pair: &Pair, lease: &Lease, mapping: &Arc<TableMapping>) -> (Arc<Notify>, AbortOnDropHandle<()>) {
+    let begun = Arc::new(Notify::new());
+    let mut rows = Stalled(Some(LoadBlock::Native("1\n".into())), begun.clone());
+    let (target, lease, mapping) = (pair.target.clone(), lease.clone(), mapping.clone());
+    let writer = tokio::spawn(async move {
+        let done = entry("chunk");
+        let write = ChunkWrite { mapping: &mapping, mode: ChunkMode::Insert, done: &done };
+        target.write_chunk(&lease, &write, &mut rows).await.unwrap();
+    });
+    (begun, AbortOnDropHandle::new(writer))
+}
+
+/// What would wait for ever is a failure.
+async fn within<T>(done: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), done).await.expect("nothing is waited for that never comes")
+}
+
+/// The proof of the lease locks its row until the commit: one that was lost in between would keep everybody out.
+#[tokio::test]
+async fn a_lost_transaction_does_not_keep_the_lease() {
+    let Some((pair, lease, mappings)) = made(18, TABLE).await else { return };
+    let mut applier = pair.target.applier(&lease, &mappings).await.unwrap();
+    assert!(matches!(applier.apply(&group(vec![])).await.unwrap(), Applied::AsExpected));
+    let claim = "SELECT format('%s, %s', classid::int8::bit(32)::int4, objid) FROM pg_locks JOIN pg_database ON oid = database WHERE datname = current_database() AND locktype = 'advisory'";
+    let claim = pair.ask_target(claim).await.unwrap();
+    let lost = pair.connected_to_target().await;
+    lost.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock_shared({claim}); UPDATE godwit.lease SET counter = counter + 1"))
+        .await
+        .unwrap();
+    let seen = pair.target.lease(&lease.task).await.unwrap();
+    let taken = within(pair.target.take_lease(&lease.task, &holder(1), seen.as_ref())).await.unwrap().unwrap();
+    assert_eq!(taken.epoch, lease.epoch + 1);
+    assert!(lost.batch_execute("COMMIT").await.is_err());
 }
 
 #[tokio::test]
