@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,16 +73,32 @@ impl Godwit {
     /// Reads stderr up to a line that holds these words.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) {
+        assert!(self.says(words), "{}", self.ended_early(&format!("before it said {words:?}")));
+    }
+
+    /// The same; false if it ends before.
+    #[track_caller]
+    pub fn says(&mut self, words: &str) -> bool {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            let line = line.unwrap_or_else(|error| panic!("no {words:?} ({error}): {:#?}", self.seen));
-            let found = line.contains(words);
-            self.seen.push(line);
-            if found {
-                return;
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => panic!("no {words:?} within {PATIENCE:?}: {:#?}", self.seen),
+            }
+            if self.seen.last().is_some_and(|line| line.contains(words)) {
+                return true;
             }
         }
+    }
+
+    /// Everything that a process has said that should be alive.
+    #[track_caller]
+    fn ended_early(&mut self, when: &str) -> String {
+        let status = self.wait();
+        self.seen.extend(self.lines.iter());
+        let stdout = self.stdout.take().map(|reader| reader.join().unwrap()).unwrap_or_default();
+        format!("it ended {when}, with {status}; stderr:\n{}\nstdout:\n{stdout}", self.seen.join("\n"))
     }
 
     pub fn signal(&self, name: &str) {
@@ -90,9 +106,18 @@ impl Godwit {
         assert!(sent.success());
     }
 
+    /// In the middle of its work.
+    #[track_caller]
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let alive = self.child.try_wait().unwrap().is_none();
+        assert!(alive, "{}", self.ended_early("before it was killed"));
+        drop(self);
+    }
+
+    /// Kills it, or gives what it ended with before.
+    #[track_caller]
+    pub fn kill_if_alive(mut self) -> Option<Ended> {
+        self.child.try_wait().unwrap().map(|_| self.end())
     }
 
     #[track_caller]
