@@ -257,20 +257,22 @@ fn a_change_that_is_told_before_it_is_seen_is_waited_for() {
     let Some(pair) = Pair::postgres_with((15, waiting), (18, PostgresOptions::default()), Tier::Full) else { return };
     pair.source.run(&ITEMS);
     let mut run = pair.running();
-    let source = pair.source.clone();
-    let users = std::thread::spawn(move || {
-        source.run(&[
-            "SET synchronous_commit = on",
-            "BEGIN",
-            "ALTER TABLE item RENAME COLUMN a TO z",
-            "INSERT INTO item VALUES (100, 'z', 'b')",
-            "COMMIT",
-        ]);
-    });
-    let ours = "pid FROM pg_locks WHERE NOT granted AND relation = 'item'::regclass";
-    await_true(&pair.source.url(), &format!("SELECT EXISTS (SELECT {ours})"));
-    pair.source.run(&["SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"]);
-    users.join().unwrap();
+    // capture waits for what names a column that it does not know, and who alters the target for everything else
+    let capture = "SELECT FROM pg_stat_activity WHERE application_name = 'godwit capture' AND query LIKE '%transactionid%'";
+    let altering = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'item'::regclass";
+    for (change, waits) in [("RENAME COLUMN a TO z", capture), ("ALTER COLUMN b TYPE varchar(50)", altering)] {
+        let source = pair.source.clone();
+        let users = std::thread::spawn(move || {
+            let change = format!("ALTER TABLE item {change}");
+            let insert = "INSERT INTO item SELECT max(id) + 1, 'z', 'b' FROM item";
+            source.run(&["SET synchronous_commit = on", "BEGIN", &change, insert, "COMMIT"]);
+        });
+        for seen in ["SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'", waits] {
+            await_true(&pair.source.url(), &format!("SELECT EXISTS ({seen})"));
+        }
+        pair.source.run(&["SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"]);
+        users.join().unwrap();
+    }
     pair.godwit(&["verify"]).with(0);
     pair.assert_same("SELECT id, z, b FROM item");
     assert!(!run.is_over());

@@ -56,8 +56,9 @@ enum Open {
     #[default]
     Between,
     /// Inside a whole transaction that the position already covers.
-    Covered,
+    Covered(Xid),
     Whole {
+        transaction: Xid,
         /// `Begin` was given out.
         begun: bool,
         origin: Option<String>,
@@ -70,13 +71,23 @@ enum Open {
 struct Streamed {
     told: bool,
     origin: Option<String>,
+    /// What was taken of relations that it altered, perhaps: before its commit nobody else sees what they are now.
+    early: Vec<Early>,
+}
+
+/// Which columns of a relation were taken for computed.
+#[derive(Debug)]
+struct Early {
+    relation: u32,
+    computed: Vec<(String, bool)>,
 }
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     Done,
-    /// The message stands for a relation the catalog must be asked about first: `learn`, then push it again.
-    UnknownRelation,
+    /// The catalog must be asked about a relation first: `learn`, then push the message again. Not before others see what
+    /// this transaction did, where one is named.
+    UnknownRelation(Option<Xid>),
 }
 
 impl Assembler {
@@ -153,12 +164,12 @@ impl Assembler {
         match message {
             Message::Relation(relation) => return self.relation(&relation),
             Message::Type { oid, schema, name } => self.layouts.name_type(oid, schema, name),
-            Message::Begin { commit } => self.begin(commit)?,
+            Message::Begin { transaction, commit } => self.begin(transaction, commit)?,
             Message::Commit { end, time } => self.commit(end, time, now)?,
             Message::Origin { name } => self.set_origin(name),
             Message::StreamStart { transaction } => self.stream_start(transaction)?,
             Message::StreamStop => self.stream_stop()?,
-            Message::StreamCommit { transaction, commit, end, time } => self.stream_commit(transaction, commit, end, time, now),
+            Message::StreamCommit { transaction, commit, end, time } => return self.stream_commit(transaction, commit, end, time, now),
             Message::StreamAbort { transaction, part } => self.stream_abort(transaction, part),
             Message::Logical { part, transactional: true, prefix, content } => self.logical(part, &prefix, &content)?,
             Message::Logical { transactional: false, .. } => {}
@@ -168,10 +179,15 @@ impl Assembler {
     }
 
     fn relation(&mut self, relation: &pgoutput::Relation) -> Result<Step> {
-        if self.relations.may_be_behind(relation) && !self.layouts.are_fresh() {
-            return Ok(Step::UnknownRelation);
+        let may_be_behind = self.relations.may_be_behind(relation);
+        if may_be_behind && !self.layouts.are_fresh() {
+            return Ok(Step::UnknownRelation(self.awaited_for(relation)));
         }
         let computes = |column: &str| self.relations.computes(relation.oid, column);
+        if let (true, Open::Block(transaction)) = (may_be_behind, &self.open) {
+            let computed = relation.columns.iter().map(|column| (column.name.clone(), computes(&column.name))).collect();
+            self.streamed.entry(*transaction).or_default().early.push(Early { relation: relation.oid, computed });
+        }
         self.layouts.relations_are_used();
         let table = self.relations.owner(relation)?;
         if let Some(layout) = self.layouts.take_in(relation, table, computes) {
@@ -180,12 +196,23 @@ impl Assembler {
         Ok(Step::Done)
     }
 
-    fn begin(&mut self, commit: Lsn) -> Result<()> {
+    /// The transaction that may have made of this relation what others do not see yet. One that is under way may be so for
+    /// long, and nothing else is told meanwhile: what it altered is asked for again at its commit, and only what it made is
+    /// waited for.
+    fn awaited_for(&self, relation: &pgoutput::Relation) -> Option<Xid> {
+        match self.open {
+            Open::Whole { transaction, .. } | Open::Covered(transaction) => Some(transaction),
+            Open::Block(transaction) => (!self.relations.knows(relation.oid)).then_some(transaction),
+            Open::Between => None,
+        }
+    }
+
+    fn begin(&mut self, transaction: Xid, commit: Lsn) -> Result<()> {
         self.must_be_between()?;
         // Transactions come in the order of their commits: none that ends before this one's commit is still to come.
         self.pass(commit);
         // The commit record begins before the position, so it ends at or before it.
-        self.open = if commit < self.from { Open::Covered } else { Open::Whole { begun: false, origin: None } };
+        self.open = if commit < self.from { Open::Covered(transaction) } else { Open::Whole { transaction, begun: false, origin: None } };
         Ok(())
     }
 
@@ -199,9 +226,9 @@ impl Assembler {
     fn commit(&mut self, end: Lsn, time: i64, now: Instant) -> Result<()> {
         self.flush();
         match std::mem::take(&mut self.open) {
-            Open::Covered => {}
+            Open::Covered(_) => {}
             Open::Whole { begun: false, .. } => self.idle(end, false, now),
-            Open::Whole { begun: true, origin } => {
+            Open::Whole { begun: true, origin, .. } => {
                 let position = self.reach(end);
                 self.items.push_back(Captured::Commit { position, time: micros(time), origin });
             }
@@ -215,7 +242,7 @@ impl Assembler {
         match &mut self.open {
             Open::Whole { origin, .. } => *origin = Some(name),
             Open::Block(transaction) => self.streamed.entry(*transaction).or_default().origin = Some(name),
-            Open::Between | Open::Covered => {}
+            Open::Between | Open::Covered(_) => {}
         }
     }
 
@@ -234,7 +261,10 @@ impl Assembler {
         }
     }
 
-    fn stream_commit(&mut self, transaction: Xid, commit: Lsn, end: Lsn, time: i64, now: Instant) {
+    fn stream_commit(&mut self, transaction: Xid, commit: Lsn, end: Lsn, time: i64, now: Instant) -> Result<Step> {
+        if commit >= self.from && self.is_unproved(transaction)? {
+            return Ok(Step::UnknownRelation(Some(transaction)));
+        }
         self.pass(commit);
         let streamed = self.streamed.remove(&transaction).unwrap_or_default();
         let id = transaction_id(transaction);
@@ -247,6 +277,26 @@ impl Assembler {
             self.items.push_back(Captured::StreamedCommit { transaction: id, position, time: micros(time), origin: streamed.origin });
         }
         self.pass(end);
+        Ok(Step::Done)
+    }
+
+    /// Whether more was taken of relations than could be known, and the catalog was not asked since the commit.
+    fn is_unproved(&mut self, transaction: Xid) -> Result<bool> {
+        let Some(streamed) = self.streamed.get_mut(&transaction).filter(|streamed| !streamed.early.is_empty()) else { return Ok(false) };
+        if !self.layouts.are_fresh() {
+            return Ok(true);
+        }
+        self.layouts.relations_are_used();
+        for early in std::mem::take(&mut streamed.early) {
+            if early.computed.iter().any(|(column, computed)| self.relations.computes(early.relation, column) != *computed) {
+                return Err(Error::new(
+                    &codes::RETRYABLE,
+                    "a large transaction made or changed a generated column, which is seen since its commit",
+                )
+                .effect("nothing of the transaction was taken over; it is read again"));
+            }
+        }
+        Ok(false)
     }
 
     /// Between transactions, everything that ends at or before `place` has been sent.
@@ -304,7 +354,7 @@ impl Assembler {
     /// Something is about to be given out in the open transaction; false if the position covers it.
     fn enter(&mut self, part: Option<Xid>) -> Result<bool> {
         match &mut self.open {
-            Open::Covered => return Ok(false),
+            Open::Covered(_) => return Ok(false),
             Open::Between => return Err(out_of_order("a change outside a transaction")),
             Open::Whole { begun, .. } => {
                 if !std::mem::replace(begun, true) {

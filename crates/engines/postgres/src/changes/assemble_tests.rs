@@ -69,7 +69,7 @@ async fn a_column_that_is_computed_is_left_out_of_layouts_and_rows() {
     assert_eq!(changes.images(&changes.changes[0]).new, [Value::Native(Bytes::from_static(b"a"))]);
     // described once more, it may have become an ordinary column: the catalog is asked again
     let again = LogMessage::Data(Bytes::from_static(RELATION));
-    assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::UnknownRelation);
+    assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::UnknownRelation(None));
     assembler.learn(relations(&[("id", false), ("v", false)]));
     assert_eq!(assembler.push(&again, Instant::now()).unwrap(), Step::Done);
     assert!(matches!(assembler.take(), Some(Captured::Layout(layout)) if layout.columns.len() == 2));
@@ -90,7 +90,7 @@ async fn the_catalog_is_asked_of_a_column_it_did_not_name() {
         }
         // `old` went and `v` came, computed
         let now = LogMessage::Data(Bytes::from_static(RELATION));
-        assert_eq!(assembler.push(&now, Instant::now()).unwrap(), Step::UnknownRelation);
+        assert_eq!(assembler.push(&now, Instant::now()).unwrap(), Step::UnknownRelation(None));
         assembler.learn(relations(&[("id", false), ("v", true)]));
         assert_eq!(assembler.push(&now, Instant::now()).unwrap(), Step::Done);
         let Some(Captured::Layout(layout)) = assembler.take() else { panic!("a layout") };
@@ -105,10 +105,61 @@ async fn a_column_that_the_catalog_no_longer_names_is_an_ordinary_one() {
     assembler.learn(relations(&[("id", false)]));
     assembler.layouts.relations_are_used();
     let described = LogMessage::Data(Bytes::from_static(RELATION));
-    assert_eq!(assembler.push(&described, Instant::now()).unwrap(), Step::UnknownRelation);
+    assert_eq!(assembler.push(&described, Instant::now()).unwrap(), Step::UnknownRelation(None));
     assembler.learn(relations(&[("id", false)]));
     let seen = items(&mut assembler, &[Bytes::from_static(RELATION)]);
     assert!(matches!(&seen[..], [Captured::Layout(layout)] if layout.columns.len() == 2), "{seen:?}");
+}
+
+/// In a block of transaction 9.
+fn streamed(message: &[u8]) -> Bytes {
+    Bytes::from([&message[..1], &[0, 0, 0, 9], &message[1..]].concat())
+}
+
+fn stream_commit(commit: u64, end: u64) -> Bytes {
+    let mut bytes = BytesMut::from(&b"c\0\0\0\x09\0"[..]);
+    bytes.put_u64(commit);
+    bytes.put_u64(end);
+    bytes.put_u64(0);
+    bytes.freeze()
+}
+
+const STREAM_START: &[u8] = b"S\0\0\0\x09\x01";
+
+/// Nobody else sees before its commit what a transaction under way did.
+#[tokio::test]
+async fn what_a_large_transaction_altered_is_asked_for_again_at_its_commit() {
+    for computed in [false, true] {
+        let mut assembler = assembler(1);
+        assembler.learn(relations(&[("id", false)]));
+        assembler.layouts.relations_are_used();
+        items(&mut assembler, &[Bytes::from_static(STREAM_START)]);
+        let described = LogMessage::Data(streamed(RELATION));
+        assert_eq!(assembler.push(&described, Instant::now()).unwrap(), Step::UnknownRelation(None), "others go on");
+        assembler.learn(relations(&[("id", false)]));
+        let told = items(&mut assembler, &[streamed(RELATION), streamed(INSERT), Bytes::from_static(b"E")]);
+        assert!(matches!(&told[..], [Captured::Layout(layout), Captured::StreamedChanges { .. }] if layout.columns.len() == 2), "{told:?}");
+        let commit = LogMessage::Data(stream_commit(10, 20));
+        assert_eq!(assembler.push(&commit, Instant::now()).unwrap(), Step::UnknownRelation(Some(Xid(9))));
+        assembler.learn(relations(&[("id", false), ("v", computed)]));
+        match assembler.push(&commit, Instant::now()) {
+            Ok(step) => {
+                assert!(!computed && step == Step::Done);
+                assert!(matches!(assembler.take(), Some(Captured::StreamedCommit { .. })));
+            }
+            Err(error) => assert!(computed && error.is(&codes::RETRYABLE), "{error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relation_that_a_large_transaction_made_is_waited_for() {
+    let mut assembler = assembler(1);
+    assembler.learn(Relations::default());
+    assembler.layouts.relations_are_used();
+    items(&mut assembler, &[Bytes::from_static(STREAM_START)]);
+    let described = LogMessage::Data(streamed(RELATION));
+    assert_eq!(assembler.push(&described, Instant::now()).unwrap(), Step::UnknownRelation(Some(Xid(9))));
 }
 
 #[tokio::test]

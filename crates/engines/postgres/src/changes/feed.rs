@@ -13,6 +13,7 @@ use super::hurry::Hurry;
 use super::relations::Relations;
 use super::sight::{Sight, Subject};
 use super::slot;
+use super::unseen::until_seen;
 use crate::position::Place;
 use crate::replication::{Limits, Pump, Received, Replication};
 use crate::{connect, establish, names, quote};
@@ -74,9 +75,12 @@ impl ChangeFeed {
     /// Uses up the packet, up to the first item that can be given out.
     async fn assemble(&mut self) -> Result<()> {
         while let Some(message) = self.packet.as_mut().and_then(|packet| packet.messages.front()) {
-            if let Step::UnknownRelation = self.assembler.push(message, Instant::now())? {
+            if let Step::UnknownRelation(unseen) = self.assembler.push(message, Instant::now())? {
                 // The message stays where it is, so that nothing is lost if this is dropped while it waits.
                 let session = connect::sql(&self.endpoint, "godwit capture").await?;
+                if let Some(transaction) = unseen {
+                    until_seen(&session, transaction).await?;
+                }
                 let relations = Relations::read(&session, &self.tables).await?;
                 self.assembler.learn(relations);
                 continue;

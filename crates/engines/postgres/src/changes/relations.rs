@@ -80,6 +80,10 @@ impl Relations {
         relation.columns.iter().any(|column| columns.get(&column.name) != Some(&false))
     }
 
+    pub(crate) fn knows(&self, oid: u32) -> bool {
+        self.owners.contains_key(&oid)
+    }
+
     pub(crate) fn computes(&self, oid: u32, column: &str) -> bool {
         self.columns.get(&oid).and_then(|columns| columns.get(column)).copied().unwrap_or(false)
     }

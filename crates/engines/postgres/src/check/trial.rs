@@ -12,7 +12,7 @@ fn trial_name(needs: &SourceNeeds<'_>) -> String {
 
 /// A publication of one of the tables, and a marker; under a short lock timeout, because users' work comes first.
 pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findings: &mut Vec<Finding>) -> Result<()> {
-    let Some(table) = needs.tables.first() else { return Ok(()) };
+    let Some(table) = needs.tables.get(..1) else { return Ok(()) };
     let sql = "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(current_user)";
     let row = client.query_one(sql, &[]).await.map_err(error::from_server)?;
     if !row.get::<_, bool>(0) {
@@ -28,10 +28,9 @@ pub(super) async fn publication(client: &Client, needs: &SourceNeeds<'_>, findin
     if findings.iter().any(|finding| matches!(finding.check, "ownership" | "tables")) {
         return Ok(());
     }
+    let creation = establish::creation(client, &trial_name(needs), table).await?;
     client.batch_execute("BEGIN; SET LOCAL lock_timeout = '200ms'").await.map_err(error::from_server)?;
-    let name = trial_name(needs);
-    let made =
-        client.batch_execute(&format!("CREATE PUBLICATION {} FOR TABLE {}", quote::identifier(&name), quote::table(&table.name))).await;
+    let made = client.batch_execute(&creation).await;
     client.batch_execute("ROLLBACK").await.map_err(error::from_server)?;
     if let Err(problem) = made {
         let error = error::from_server(problem);

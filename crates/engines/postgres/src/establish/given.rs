@@ -76,7 +76,7 @@ JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name";
 async fn of_publication(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<Option<Lack>> {
     let list = publication::published(client, tables).await?;
     let (quoted, options) = (quote::identifier(name), publication::options(client).await?);
-    let create = format!("CREATE PUBLICATION {quoted} FOR TABLE {list} WITH ({options})");
+    let create = publication::creation(client, name, tables).await?;
     let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(error::from_server)? else {
         return Ok(Some(Lack { what: format!("there is no publication {name}"), statements: vec![create] }));
     };

@@ -31,7 +31,7 @@ use crate::{changes, error, leftover, names, quote};
 
 pub(crate) use blockers::name_all;
 pub(crate) use given::{lacking, must_be_whole};
-pub(crate) use publication::{Record, drop_and_restore};
+pub(crate) use publication::{Record, creation, drop_and_restore};
 pub(crate) use standby::no_standby_of_ours;
 
 /// What `establish` made or found.

@@ -79,14 +79,21 @@ fn unescaped(name: &str) -> String {
     text
 }
 
+/// The statement that makes one, of these tables or empty: for the task, to be tried, or for an administrator.
+pub(crate) async fn creation(client: &Client, name: &str, tables: &[Arc<Table>]) -> Result<String> {
+    let list = if tables.is_empty() { String::new() } else { format!(" FOR TABLE {}", published(client, tables).await?) };
+    Ok(format!("CREATE PUBLICATION {}{list} WITH ({})", quote::identifier(name), options(client).await?))
+}
+
 /// Makes it, empty, unless it is there.
 pub(super) async fn create(client: &Client, name: &str) -> Result<()> {
     if Record::read(client, name).await?.is_some() {
         return Ok(());
     }
+    let creation = creation(client, name, &[]).await?;
     let name = quote::identifier(name);
     let comment = quote::literal(&Record::default().comment());
-    let sql = format!("BEGIN; CREATE PUBLICATION {name} WITH ({OPTIONS}); COMMENT ON PUBLICATION {name} IS {comment}; COMMIT");
+    let sql = format!("BEGIN; {creation}; COMMENT ON PUBLICATION {name} IS {comment}; COMMIT");
     let made = client.batch_execute(&sql).await.map_err(|problem| match problem.code() {
         Some(&SqlState::DUPLICATE_OBJECT) => not_ours(&name),
         _ => error::from_server(problem),

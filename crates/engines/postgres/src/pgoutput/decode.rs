@@ -57,8 +57,8 @@ fn of_a_part(kind: u8, part: Option<Xid>, reader: &mut Reader) -> Result<Message
 
 fn begin(reader: &mut Reader) -> Result<Message> {
     let commit = reader.lsn()?;
-    let (_time, _xid) = (reader.i64()?, reader.u32()?);
-    Ok(Message::Begin { commit })
+    let (_time, transaction) = (reader.i64()?, Xid(reader.u32()?));
+    Ok(Message::Begin { transaction, commit })
 }
 
 fn commit(reader: &mut Reader) -> Result<Message> {

@@ -15,6 +15,7 @@ pub(crate) type ServerMicros = i64;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Message {
     Begin {
+        transaction: Xid,
         commit: Lsn,
     },
     Commit {

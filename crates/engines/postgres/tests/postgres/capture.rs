@@ -78,6 +78,17 @@ impl Case {
         assert!(self.source.traces().await.unwrap().is_empty());
     }
 
+    /// Waits for a number that is not 0.
+    async fn until(&self, sql: &str) {
+        let found = async {
+            while self.number(sql).await == 0 {
+                // a server tells nobody what its sessions do
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, found).await.unwrap_or_else(|_| panic!("never: {sql}"));
+    }
+
     async fn number(&self, sql: &str) -> i64 {
         self.sql.query_one(sql, &[]).await.unwrap().get(0)
     }
@@ -700,6 +711,79 @@ async fn a_computed_column_may_come_to_a_table_without_a_key_in_mid_run() {
         case.end().await;
     }
 }
+
+/// A commit that waits for a standby is in the log, and nobody else sees it; neither is a transaction seen that is told while
+/// it is under way.
+#[tokio::test]
+async fn what_the_log_tells_before_it_is_seen_is_waited_for() {
+    let options = [("synchronous_standby_names", "nobody"), ("synchronous_commit", "local"), ("logical_decoding_work_mem", "64kB")];
+    let options = options.iter().fold(PostgresOptions::default(), |options, (name, value)| options.with_setting(name, value));
+    let Some(server) = Postgres::start(18, &options) else { return };
+    let schema = "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)";
+    let case = Case::begin(&server, "unseen", schema).await;
+    let mut reader = case.stream(&case.p0).await;
+    let url = format!("postgres://postgres@127.0.0.1:{}/unseen?application_name=user", server.port());
+    let halves = "ALTER TABLE t ADD COLUMN half int GENERATED ALWAYS AS (id / 2) STORED; INSERT INTO t VALUES (1)";
+    let made = "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); INSERT INTO p VALUES (1)";
+    for (sql, told) in [(halves, "insert t (1)"), (made, "insert p (1)")] {
+        let user = client(&url).await;
+        let sql = format!("SET synchronous_commit = on; BEGIN; {sql}; COMMIT");
+        let user = tokio::spawn(async move { user.batch_execute(&sql).await });
+        let shown = async {
+            case.until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").await;
+            case.until(CAPTURE_WAITS).await;
+            case.sql.batch_execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").await.unwrap();
+            user.await.unwrap().unwrap();
+            case.mark("end").await;
+        };
+        let (seen, ()) = tokio::join!(reader.until_marker("end"), shown);
+        assert_eq!(seen, ["begin", told, "commit"]);
+    }
+
+    // a partition that a large transaction made is waited for, too
+    let user = client(&url).await;
+    user.batch_execute("BEGIN; CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (9999)").await.unwrap();
+    user.batch_execute("INSERT INTO p SELECT generate_series(10, 2009)").await.unwrap();
+    let shown = async {
+        case.mark("flush").await;
+        case.until(CAPTURE_WAITS).await;
+        user.batch_execute("COMMIT").await.unwrap();
+        case.mark("end").await;
+    };
+    let read = async {
+        reader.until_marker("flush").await;
+        reader.until_marker("end").await
+    };
+    let (seen, ()) = tokio::join!(read, shown);
+    assert_eq!(seen.last().unwrap(), "streamed commit");
+
+    // what it altered does not hold others up, and is asked for again at its commit
+    user.batch_execute("BEGIN; ALTER TABLE t ADD COLUMN third int GENERATED ALWAYS AS (id / 3) STORED").await.unwrap();
+    user.batch_execute("INSERT INTO t SELECT generate_series(10, 2009)").await.unwrap();
+    case.mark("others").await;
+    let seen = reader.until_marker("others").await;
+    assert!(seen.iter().any(|told| told.starts_with("streamed whole")), "{seen:?}");
+    user.batch_execute("COMMIT").await.unwrap();
+    let error = loop {
+        if let Err(error) = reader.next().await {
+            break error;
+        }
+    };
+    assert!(error.is(&codes::RETRYABLE), "{error}");
+    let last = reader.last.clone().unwrap();
+    drop(reader);
+    let mut reader = case.stream(&last).await;
+    let told = case.told(&mut reader, "INSERT INTO t VALUES (9)").await;
+    assert_eq!(told[told.len() - 3..], ["begin", "insert t (9)", "commit"]);
+    assert!(told.contains(&"streamed commit".to_owned()), "{told:?}");
+    drop(reader);
+    case.end().await;
+}
+
+/// A session that capture opened since the user's transaction began has asked for it.
+const CAPTURE_WAITS: &str =
+    "SELECT count(*) FROM pg_stat_activity a WHERE application_name = 'godwit capture' AND query LIKE '%transactionid%'
+    AND backend_start > (SELECT max(xact_start) FROM pg_stat_activity WHERE application_name = 'user')";
 
 #[tokio::test]
 async fn a_virtual_column_without_a_key_is_refused_before_users_are() {

@@ -159,7 +159,9 @@ async fn readers_of_an_earlier_attempt_are_ended() {
     let dropped = tokio::time::timeout(std::time::Duration::from_secs(60), pair.at_source("DROP TABLE t")).await;
     assert!(dropped.is_ok(), "a reader keeps its lock");
     let open = "SELECT string_agg(application_name, ', ') FROM pg_stat_activity WHERE datname = current_database() AND application_name IN ('godwit load', 'godwit snapshot')";
-    while pair.ask_source(open).await.is_some() {}
+    while pair.ask_source(open).await.is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     drop((first, second));
     pair.source.remove_traces().await.unwrap();
 }
