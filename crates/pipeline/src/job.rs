@@ -212,7 +212,7 @@ impl Shared {
         if error.is(&codes::DDL_STOPPED) {
             return setup.bring_new(&mut facts).await;
         }
-        setup.give_way(&facts, &self.job.routes_of(&facts)?).await
+        setup.give_way(&facts, &self.job.routes_of(&facts)?, error).await
     }
 
     /// Waits until nothing is left of the last attempt.

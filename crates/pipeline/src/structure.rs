@@ -158,8 +158,10 @@ fn has_columns(look: &Appearance, table: &Table) -> bool {
 #[derive(Default)]
 struct Compared {
     differences: Vec<Difference>,
-    /// Target tables that were not compared.
+    /// Target tables whose columns at the source are others by now than those that are carried.
     moved_on: Vec<TableName>,
+    /// What differs in those, as far as names tell: a column's may be another's by now.
+    uncertain: Vec<Difference>,
 }
 
 impl Setup<'_> {
@@ -206,15 +208,12 @@ impl Setup<'_> {
 
     /// After the target refused a row: takes from its tables what the source's no longer have, and makes room where they
     /// have it. Says whether anything was altered.
-    pub async fn give_way(&self, facts: &Facts, routes: &[Route]) -> Result<bool> {
+    pub async fn give_way(&self, facts: &Facts, routes: &[Route], refused: &Error) -> Result<bool> {
         if self.task.schema.changes != DdlPolicy::Carry {
             return Ok(false);
         }
         let made = Made::of(facts)?;
-        let refusing = |compared: &Compared| {
-            let ways = compared.differences.iter().filter_map(|found| Some((found.clone(), found.gives_way(&made)?)));
-            ways.collect::<Vec<(Difference, Vec<String>)>>()
-        };
+        let refusing = |compared: &Compared| ways(compared, &made, refused);
         let before = refusing(&self.compared(facts, routes).await?);
         for (difference, statements) in &before {
             match self.mend(difference, statements.clone()).await {
@@ -266,14 +265,14 @@ impl Setup<'_> {
         let found = self.target.structure(&mappings, &wanted).await?;
         let cut: Vec<&TableName> = ours.iter().filter(|route| !is_whole(route)).map(|route| &route.mapping.target).collect();
         let compared = |difference: &Difference| match difference.feature.scope {
-            _ if moved_on.contains(&difference.feature.table) => false,
             Scope::OfColumn => true,
             // what is left out, or the target's own
             Scope::Column => !(cut.contains(&&difference.feature.table) && difference.kind == Kind::Surplus),
             Scope::Table => !cut.contains(&&difference.feature.table),
         };
-        let differences = differences(&wanted, &found).into_iter().filter(compared).collect();
-        Ok(Compared { differences, moved_on })
+        let differences = differences(&wanted, &found).into_iter().filter(compared);
+        let (uncertain, differences) = differences.partition(|difference| moved_on.contains(&difference.feature.table));
+        Ok(Compared { differences, moved_on, uncertain })
     }
 
     /// Without target tables that were there before the task, or that a person makes: they keep their owner's structure.
@@ -289,6 +288,22 @@ impl Setup<'_> {
     pub fn owned_by_others(&self, facts: &Facts, routes: &[Route]) -> Result<usize> {
         Ok(routes.len() - self.made_by_task(facts, routes)?.len())
     }
+}
+
+/// What makes the target take rows that it refuses now. A table whose columns have moved on at the source is the very one
+/// whose older rows wait: it gets room for them, and if it is the one that refused, what refuses rows there and is not known
+/// at the source by its name goes. Finish makes it again where the source has it.
+fn ways(compared: &Compared, made: &Made, refused: &Error) -> Vec<(Difference, Vec<String>)> {
+    let way = |found: &Difference| Some((found.clone(), found.gives_way(made)?));
+    let room = |found: &&Difference| found.feature.bearing == Bearing::Admits && found.kind == Kind::Missing;
+    let certain = compared.differences.iter().chain(compared.uncertain.iter().filter(room));
+    let ways: Vec<_> = certain.filter_map(way).collect();
+    if !ways.is_empty() {
+        return ways;
+    }
+    let place = |found: &&Difference| refused.place().is_some_and(|place| place == format!("table {}", found.feature.table));
+    let surplus = |found: &&Difference| found.feature.bearing == Bearing::Refuses && found.kind != Kind::Missing;
+    compared.uncertain.iter().filter(place).filter(surplus).filter_map(way).collect()
 }
 
 /// Whether a refusal, of a row or of an alteration, may come from a structure that the source has left behind.

@@ -121,6 +121,41 @@ fn what_the_source_no_longer_refuses_the_target_takes() {
     assert_same_definition(&pair, "item");
 }
 
+/// Rows wait whose table has other columns by now: what the catalog says besides is of those, and the rows are taken all the same.
+#[test]
+fn older_rows_are_taken_though_their_table_has_moved_on() {
+    let Some(pair) = Pair::postgres() else { return };
+    pair.source.run(&[
+        "CREATE TYPE mood AS ENUM ('sad', 'glad')",
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, a TEXT NOT NULL, b TEXT UNIQUE, c INTEGER CHECK (c > 0), feels mood)",
+        "INSERT INTO item SELECT n, 'a' || n, 'b' || n, n, 'sad' FROM generate_series(1, 50) n",
+        "CREATE TABLE part (id INTEGER PRIMARY KEY, a TEXT) PARTITION BY RANGE (id)",
+        "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (100)",
+    ]);
+    pair.running().kill();
+    pair.source.run(&[
+        "CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200)",
+        "INSERT INTO part VALUES (100, 'a')",
+        "ALTER TABLE part ADD COLUMN later INTEGER",
+        "ALTER TABLE item ALTER COLUMN a DROP NOT NULL",
+        "INSERT INTO item VALUES (100, NULL, 'x', 1, 'glad')",
+        "ALTER TABLE item DROP CONSTRAINT item_c_check",
+        "INSERT INTO item VALUES (101, 'a', 'y', -1, 'sad')",
+        "ALTER TABLE item DROP CONSTRAINT item_b_key",
+        "INSERT INTO item VALUES (102, 'a', 'y', 1, 'sad')",
+        "ALTER TYPE mood ADD VALUE 'so so' AFTER 'sad'",
+        "INSERT INTO item VALUES (103, 'a', 'z', 1, 'so so')",
+        "ALTER TABLE item RENAME COLUMN b TO d",
+        "ALTER TABLE item ADD COLUMN later INTEGER",
+    ]);
+    let run = pair.running();
+    pair.assert_same("SELECT id, a, d, c, feels, later FROM item");
+    pair.assert_same("SELECT id, a, later FROM part");
+    run.kill();
+    pair.finish();
+    assert_same_definition(&pair, "item");
+}
+
 /// What the target's tables have is not taken away because a column is not followed.
 #[test]
 fn a_column_that_is_ignored_takes_nothing_from_the_target() {
