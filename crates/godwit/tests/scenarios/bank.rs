@@ -36,39 +36,60 @@ pub fn open(pair: &Pair, bank: &Bank) {
 
 pub struct Workload {
     stop: Arc<AtomicBool>,
-    armed: Arc<AtomicBool>,
-    looks: Arc<AtomicU64>,
+    watch: Arc<Watch>,
     writers: Vec<JoinHandle<Writer>>,
     reader: Option<JoinHandle<Result<(), String>>>,
 }
 
+/// What the reader goes by, and what it tells.
+#[derive(Default)]
+struct Watch {
+    armed: AtomicBool,
+    /// How often the target was said to be no true past state any more.
+    reopened: AtomicU64,
+    /// How often all that was said had been heard.
+    heard: AtomicU64,
+    looks: AtomicU64,
+}
+
 impl Workload {
     pub fn begin(pair: &Pair, bank: Bank, users: Users) -> Workload {
-        let (stop, armed, looks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, watch) = (Arc::new(AtomicBool::new(false)), Arc::new(Watch::default()));
         let writers = (0..bank.writers).map(|number| {
             let (store, writer, stop) = (pair.source.clone(), bank.writer(number), stop.clone());
             std::thread::spawn(move || write(&*store, writer, users, &stop))
         });
         let writers = writers.collect();
         let reader = {
-            let (store, stop, armed, looks) = (pair.target.clone(), stop.clone(), armed.clone(), looks.clone());
-            std::thread::spawn(move || read(&*store, &bank, &stop, &armed, &looks))
+            let (store, stop, watch) = (pair.target.clone(), stop.clone(), watch.clone());
+            std::thread::spawn(move || read(&*store, &bank, &stop, &watch))
         };
-        Workload { stop, armed, looks, writers, reader: Some(reader) }
+        Workload { stop, watch, writers, reader: Some(reader) }
     }
 
     /// `consistent` was reported: from here on the target must be a true past state at every moment.
     pub fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+        self.watch.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// It was said that rows are read again, or nobody is there who would: until `arm` the target may be anything.
+    pub fn disarm(&self) {
+        self.watch.reopened.fetch_add(1, Ordering::SeqCst);
+        self.watch.armed.store(false, Ordering::SeqCst);
     }
 
     pub fn is_armed(&self) -> bool {
-        self.armed.load(Ordering::SeqCst)
+        self.watch.armed.load(Ordering::SeqCst)
+    }
+
+    /// All that runs have said so far was heard, and acted upon.
+    pub fn heard(&self) {
+        self.watch.heard.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Snapshots that were checked.
     pub fn looks(&self) -> u64 {
-        self.looks.load(Ordering::SeqCst)
+        self.watch.looks.load(Ordering::SeqCst)
     }
 
     #[track_caller]
@@ -161,27 +182,50 @@ fn settle(store: &dyn Store, id: i64) -> (Box<dyn Session>, bool) {
     }
 }
 
-fn read(store: &dyn Store, bank: &Bank, stop: &AtomicBool, armed: &AtomicBool, looks: &AtomicU64) -> Result<(), String> {
+/// A run says that rows are read again before it reads them; its words come through a thread and a pipe.
+const WORDS_TAKE: Duration = Duration::from_secs(2);
+
+fn read(store: &dyn Store, bank: &Bank, stop: &AtomicBool, watch: &Watch) -> Result<(), String> {
     let sql = sql::totals(&store.dialect());
     let mut session = None;
     while !stop.load(Ordering::SeqCst) {
         std::thread::sleep(LOOK_EVERY);
-        if !armed.load(Ordering::SeqCst) {
+        let reopened = watch.reopened.load(Ordering::SeqCst);
+        if !watch.armed.load(Ordering::SeqCst) {
             continue;
         }
         if session.is_none() {
             session = store.connect().ok();
         }
         match session.as_mut().map(|session| session.rows(&sql)) {
-            Some(Ok(rows)) => {
-                totals(&rows[0]).check(bank)?;
-                looks.fetch_add(1, Ordering::SeqCst);
-            }
+            Some(Ok(rows)) => match totals(&rows[0]).check(bank) {
+                Err(found) if !watch.was_told(reopened, stop) => return Err(found),
+                _ => drop(watch.looks.fetch_add(1, Ordering::SeqCst)),
+            },
             // the server was killed
             _ => session = None,
         }
     }
     Ok(())
+}
+
+impl Watch {
+    /// Whether what was just seen is explained by something said since, once all that was said is heard.
+    fn was_told(&self, reopened: u64, stop: &AtomicBool) -> bool {
+        if self.heard.load(Ordering::SeqCst) == 0 {
+            // nobody listens for it
+            return false;
+        }
+        std::thread::sleep(WORDS_TAKE);
+        let heard = self.heard.load(Ordering::SeqCst);
+        while self.heard.load(Ordering::SeqCst) < heard + 2 && !stop.load(Ordering::SeqCst) {
+            if self.reopened.load(Ordering::SeqCst) != reopened {
+                return true;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.reopened.load(Ordering::SeqCst) != reopened
+    }
 }
 
 fn totals(row: &Row) -> Totals {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alterations;
 mod bank;
 mod island;
 mod pair;
