@@ -17,13 +17,13 @@ use crate::connect::{Location, Purpose};
 use crate::error::{from_sqlite, is_duplicate_row, is_refusal};
 use crate::lease;
 use crate::session::Session;
-use crate::statements::{Writer, batch, key_text, run, still_open, writers};
+use crate::statements::{Writer, Writers, batch, key_text, run, still_open, writers};
 use crate::target::Turn;
 
 pub(crate) struct SqliteApplier {
     session: Session,
     lease: Lease,
-    writers: Arc<Vec<Writer>>,
+    writers: Arc<Writers>,
     turn: Turn,
     /// Held while the transaction is open.
     open: Option<OwnedMutexGuard<()>>,
@@ -112,7 +112,7 @@ fn commit(connection: &Connection, lease: &Lease, previous: Option<&Checkpoint>,
 }
 
 /// Runs a group; anything but `AsExpected` is rolled back to where the group began.
-fn apply(connection: &Connection, writers: &[Writer], group: &Group) -> Result<Applied> {
+fn apply(connection: &Connection, writers: &Writers, group: &Group) -> Result<Applied> {
     still_open(connection)?;
     batch(connection, "SAVEPOINT godwit_group")?;
     for (index, write) in group.writes.iter().enumerate() {
@@ -141,7 +141,7 @@ fn compare(write: usize, what: &TableWrite, touched: u64) -> Option<Applied> {
     (counts && touched != expected).then_some(Applied::Unexpected(Mismatch { write, expected, touched }))
 }
 
-fn write_rows(connection: &Connection, writers: &[Writer], write: &TableWrite) -> Result<Wrote> {
+fn write_rows(connection: &Connection, writers: &Writers, write: &TableWrite) -> Result<Wrote> {
     let writer = find(writers, &write.mapping.target)?;
     let sql = writer.sql(write.kind, &write.columns)?;
     if write.kind == WriteKind::Truncate {
@@ -175,7 +175,6 @@ fn refused(error: rusqlite::Error, write: &TableWrite, row: &[godwit_model::Valu
     from_sqlite(error).at(place).detail(key)
 }
 
-fn find<'a>(writers: &'a [Writer], table: &TableName) -> Result<&'a Writer> {
-    let found = writers.iter().find(|writer| writer.mapping.target == *table);
-    found.ok_or_else(|| Error::internal("a write for a table the applier was not opened with").at(format!("table {table}")))
+fn find<'a>(writers: &'a Writers, table: &TableName) -> Result<&'a Writer> {
+    writers.get(table).ok_or_else(|| Error::internal("a write for a table the applier was not opened with").at(format!("table {table}")))
 }

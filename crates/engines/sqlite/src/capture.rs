@@ -10,14 +10,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use godwit_model::{Error, Position, Result, TaskName, codes};
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::catalog::Catalog;
 use crate::error::Told;
 use crate::look::Look;
-use crate::schema::{OWN, RowName, Shape, find};
+use crate::schema::{OWN, RowName, Shape};
 use crate::tokens::quoted;
 use crate::triggers::Capture;
 
 /// Tables whose triggers are made in one transaction: more would keep users waiting for the lock.
 const TABLES_PER_TRANSACTION: usize = 20;
+/// The same when they go: as many as those tables have.
+const TRIGGERS_PER_TRANSACTION: usize = 6 * TABLES_PER_TRANSACTION;
+/// For each trigger that comes or goes SQLite looks through the whole schema: room for that of some thousand tables, instead
+/// of reading it from the file each time. In KiB.
+const SCHEMA_CACHE: i64 = 16 << 10;
 /// SQLite's own default limit for the columns of a table, less those of the log itself.
 pub(crate) const MOST_COLUMNS: usize = 1990;
 
@@ -70,30 +76,49 @@ pub(crate) struct CapturedTable {
     look: Look,
 }
 
-/// Removes what an earlier attempt left and makes capture anew; in several transactions, each complete in itself.
-pub(crate) fn establish(connection: &mut Connection, names: &Names, tables: &[String], part: usize) -> Result<bool> {
+/// Makes the tables of the log, when nothing of an earlier one is left but them.
+pub(crate) fn establish_log(connection: &mut Connection, names: &Names, tables: &[String]) -> Result<()> {
     // all tables are read before users are kept waiting
-    let width = if part == 0 { Some(Width::of(&shapes(connection, tables)?)) } else { None };
+    let width = Width::of(&Catalog::of_names(connection, tables.iter())?.shapes(connection, tables.iter())?);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).told()?;
+    let number = next_number(&transaction, names)?;
+    drop_tables(&transaction, names)?;
+    create_tables(&transaction, names, width, number)?;
+    transaction.commit().told()
+}
+
+/// With room for the schema meanwhile.
+fn with_schema_kept<T>(connection: &mut Connection, act: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
+    let usual: i64 = connection.query_row("PRAGMA cache_size", [], |row| row.get(0)).told()?;
+    connection.pragma_update(None, "cache_size", -SCHEMA_CACHE).told()?;
+    let done = act(connection);
+    connection.pragma_update(None, "cache_size", usual).told()?;
+    done
+}
+
+/// Makes the triggers of one part of the tables, complete in itself; says whether it was the last.
+pub(crate) fn establish_part(connection: &mut Connection, names: &Names, tables: &[String], part: usize) -> Result<bool> {
+    with_schema_kept(connection, |connection| make_part(connection, names, tables, part))
+}
+
+fn make_part(connection: &mut Connection, names: &Names, tables: &[String], part: usize) -> Result<bool> {
     let first = part * TABLES_PER_TRANSACTION;
-    if let Some(width) = width {
-        let number = next_number(&transaction, names)?;
-        drop_all(&transaction, names)?;
-        create_tables(&transaction, names, width, number)?;
-    }
+    let these = tables.get(first..tables.len().min(first + TABLES_PER_TRANSACTION)).unwrap_or_default();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).told()?;
     let base = base_number(&transaction, names)?;
-    let these = shapes(&transaction, tables.get(first..tables.len().min(first + TABLES_PER_TRANSACTION)).unwrap_or_default())?;
-    Width::of(&these).must_fit(&transaction, names)?;
-    for (at, shape) in (first..).zip(&these) {
-        let number = base + u32::try_from(at).map_err(|_| Error::internal("more tables than a file can hold"))?;
-        capture_table(&transaction, names, number, shape)?;
+    let shapes = Catalog::of_names(&transaction, these.iter())?.shapes(&transaction, these.iter())?;
+    Width::of(&shapes).must_fit(&transaction, names)?;
+    let numbered =
+        |at: usize| u32::try_from(first + at).map(|at| base + at).map_err(|_| Error::internal("more tables than a file can hold"));
+    for (at, shape) in shapes.iter().enumerate() {
+        make_triggers(&transaction, names, numbered(at)?, shape)?;
+    }
+    let captured = Catalog::of_names(&transaction, these.iter())?.shapes(&transaction, these.iter())?;
+    for (at, shape) in captured.iter().enumerate() {
+        note_captured(&transaction, names, numbered(at)?, shape)?;
     }
     transaction.commit().told()?;
     Ok(first + TABLES_PER_TRANSACTION >= tables.len())
-}
-
-fn shapes(connection: &Connection, tables: &[String]) -> Result<Vec<Shape>> {
-    tables.iter().map(|name| crate::schema::shape(connection, name)).collect()
 }
 
 /// Columns that the log needs for the values of the widest table, and for what identifies a row.
@@ -126,11 +151,15 @@ impl Width {
     }
 }
 
-fn capture_table(connection: &Connection, names: &Names, number: u32, shape: &Shape) -> Result<()> {
+fn make_triggers(connection: &Connection, names: &Names, number: u32, shape: &Shape) -> Result<()> {
     for trigger in Capture::new(names, number, shape)?.triggers() {
         connection.execute_batch(&trigger.sql).told().map_err(|error| error.at_least_at(|| format!("table main.{}", shape.name)))?;
     }
-    let now = Look::of(&crate::schema::shape(connection, &shape.name)?, names);
+    Ok(())
+}
+
+fn note_captured(connection: &Connection, names: &Names, number: u32, shape: &Shape) -> Result<()> {
+    let now = Look::of(shape, names);
     let sql = format!("INSERT INTO {} VALUES (?1, ?2, ?3, ?4, ?5, ?6)", quoted(&names.captured));
     let values = (number, &shape.name, now.columns, now.uniques, now.own_triggers, now.user_triggers);
     connection.execute(&sql, values).told()?;
@@ -172,10 +201,22 @@ fn birth() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX / 2)
 }
 
-fn drop_all(connection: &Connection, names: &Names) -> Result<()> {
-    for trigger in own_triggers(connection, names)? {
-        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&trigger))).told()?;
+/// Removes one part of the triggers; says whether it was the last. They go before the tables that they write.
+pub(crate) fn remove_part(connection: &mut Connection, names: &Names) -> Result<bool> {
+    with_schema_kept(connection, |connection| drop_part(connection, names))
+}
+
+fn drop_part(connection: &mut Connection, names: &Names) -> Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).told()?;
+    let left = own_triggers(&transaction, names)?;
+    for trigger in left.iter().take(TRIGGERS_PER_TRANSACTION) {
+        transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(trigger))).told()?;
     }
+    transaction.commit().told()?;
+    Ok(left.len() <= TRIGGERS_PER_TRANSACTION)
+}
+
+fn drop_tables(connection: &Connection, names: &Names) -> Result<()> {
     for table in names.tables() {
         connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(table))).told()?;
     }
@@ -199,9 +240,10 @@ pub(crate) fn traces(connection: &Connection, names: &Names) -> Result<Vec<Strin
     Ok(found)
 }
 
-pub(crate) fn remove(connection: &mut Connection, names: &Names) -> Result<()> {
+/// Behind the last part of the triggers.
+pub(crate) fn remove_log(connection: &mut Connection, names: &Names) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).told()?;
-    drop_all(&transaction, names)?;
+    drop_tables(&transaction, names)?;
     transaction.commit().told()
 }
 
@@ -222,10 +264,15 @@ pub(crate) fn captured(connection: &Connection, names: &Names) -> Result<Option<
     Ok(Some(rows.told()?.collect::<rusqlite::Result<Vec<_>>>().told()?))
 }
 
-/// Compares a captured table with what it is now; gives its shape if nothing that matters changed.
-pub(crate) fn unchanged(connection: &Connection, names: &Names, table: &CapturedTable) -> Result<Shape> {
+/// Compares captured tables with what they are now; gives their shapes if nothing that matters changed.
+pub(crate) fn all_unchanged(connection: &Connection, names: &Names, tables: &[CapturedTable]) -> Result<Vec<Shape>> {
+    let catalog = Catalog::of_names(connection, tables.iter().map(|table| &table.name))?;
+    tables.iter().map(|table| unchanged(connection, &catalog, names, table)).collect()
+}
+
+fn unchanged(connection: &Connection, catalog: &Catalog, names: &Names, table: &CapturedTable) -> Result<Shape> {
     table.look.must_be_known(&table.name)?;
-    let Some(shape) = find(connection, &table.name)? else {
+    let Some(shape) = catalog.find(connection, &table.name)? else {
         return Err(changed(table, "it was dropped or renamed").at(format!("table main.{}", table.name)));
     };
     let now = Look::of(&shape, names);

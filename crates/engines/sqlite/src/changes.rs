@@ -6,7 +6,7 @@
 //! exact. Records never change, so a long transaction is read in pieces, each in a short read of its own, and
 //! no read stays open while the pieces travel. All state moves on after an answer has come: a dropped call loses nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -247,15 +247,16 @@ impl View {
         capture::holds(&transaction, &names, from)?;
         let mut places = HashMap::new();
         let mut streamed = Vec::new();
-        for table in &captured {
-            let shape = capture::unchanged(&transaction, &names, table)?;
-            let asked = tables.iter().any(|wanted| wanted.name.name == table.name);
+        let wanted: HashSet<&str> = tables.iter().map(|wanted| wanted.name.name.as_str()).collect();
+        for (table, shape) in captured.iter().zip(capture::all_unchanged(&transaction, &names, &captured)?) {
+            let asked = wanted.contains(table.name.as_str());
             places.insert(table.number, asked.then_some(streamed.len()));
             if asked {
                 streamed.push(Streamed::new(table, &shape));
             }
         }
-        if let Some(missing) = tables.iter().find(|wanted| !captured.iter().any(|table| table.name == wanted.name.name)) {
+        let known: HashSet<&str> = captured.iter().map(|table| table.name.as_str()).collect();
+        if let Some(missing) = tables.iter().find(|wanted| !known.contains(wanted.name.name.as_str())) {
             return Err(Error::new(&codes::OUT_OF_SIGHT, "changes of this table were never captured")
                 .at(format!("table {}", missing.name))
                 .remedy("run with --resync"));
@@ -343,9 +344,7 @@ fn look(connection: &mut Connection, view: &View, seen: Option<Seen>) -> Result<
         if capture::captured(&transaction, &view.names)?.is_none() {
             return Err(capture::lost("the change log of this task was removed from the source's file"));
         }
-        for table in &view.captured {
-            capture::unchanged(&transaction, &view.names, table)?;
-        }
+        capture::all_unchanged(&transaction, &view.names, &view.captured)?;
     }
     let highest = capture::highest(&transaction, &view.names)?;
     Ok(Look::UpTo { seen: Seen { data, schema }, highest })

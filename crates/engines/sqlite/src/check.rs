@@ -4,8 +4,9 @@ use godwit_model::{Create, Existing, Finding, Result, SourceNeeds, TableMapping,
 use rusqlite::Connection;
 
 use crate::capture::{MOST_COLUMNS, Names};
+use crate::catalog::Catalog;
 use crate::error::Told;
-use crate::schema::{self, Shape};
+use crate::schema::Shape;
 use crate::triggers::Capture;
 
 /// What a check needs to know of the task.
@@ -31,8 +32,9 @@ pub(crate) fn source(connection: &Connection, asked: &SourceQuestions, names: &N
         findings.push(Finding::note("busy_timeout", BUSY_NOTE));
         findings.push(Finding::note("capture", CAPTURE_NOTE));
     }
+    let catalog = Catalog::of_names(connection, asked.tables.iter().map(|table| &table.name))?;
     for table in &asked.tables {
-        let Some(shape) = schema::find(connection, &table.name)? else {
+        let Some(shape) = catalog.find(connection, &table.name)? else {
             let what = format!("table {table} is not there");
             findings.push(Finding::blocker("tables", &codes::TABLE_MISSING, what, "select tables that are there"));
             continue;
@@ -147,8 +149,9 @@ pub(crate) fn target(connection: &Connection, asked: &TargetQuestions) -> Result
         let what = format!("the target's journal mode is {mode}: its readers and Godwit's writes block each other");
         findings.push(Finding::warning("journal_mode", what, "run PRAGMA journal_mode=WAL on the target's file"));
     }
+    let catalog = Catalog::of_names(connection, asked.mappings.iter().map(|mapping| &mapping.target.name))?;
     for mapping in &asked.mappings {
-        match schema::find(connection, &mapping.target.name)? {
+        match catalog.find(connection, &mapping.target.name)? {
             Some(shape) if !asked.replaces => findings.extend(present(&shape, mapping)),
             None if !asked.creates => findings.push(missing(mapping)),
             _ => {}

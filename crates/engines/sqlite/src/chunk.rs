@@ -1,6 +1,6 @@
 //! Writes one chunk with its mark in one transaction.
 //!
-//! The connection is the chunk's own: if the write is dropped half-way, it closes and SQLite rolls back. The first
+//! The connection is the chunk's own meanwhile: if the write is dropped half-way, it closes and SQLite rolls back. The first
 //! block is read before the file's write lock is taken.
 
 use godwit_model::{
@@ -9,15 +9,14 @@ use godwit_model::{
 use rusqlite::Connection;
 use std::sync::Arc;
 
-use crate::connect::{Location, Purpose};
 use crate::error::{from_sqlite, is_duplicate_row};
 use crate::lease;
-use crate::session::Session;
+use crate::pool::Pool;
 use crate::statements::{Writer, batch, key_text, run};
 use crate::target::Turn;
 
 pub(crate) async fn write(
-    location: &Location,
+    writers: &Pool,
     turn: &Turn,
     lease: &Lease,
     write: &ChunkWrite<'_>,
@@ -25,8 +24,7 @@ pub(crate) async fn write(
 ) -> Result<ChunkWritten> {
     let mut block = next(rows).await?;
     let _turn = turn.take().await?;
-    let location = location.clone();
-    let session = Session::open("chunk", move || location.open(Purpose::WriteTarget)).await?;
+    let session = writers.take().await?;
     let (mapping, mode, under) = (write.mapping.clone(), write.mode, lease.clone());
     let plan = session.run(move |connection| begin(connection, &under, &mapping, mode)).await?;
     let plan = Arc::new(plan);
@@ -44,7 +42,7 @@ pub(crate) async fn write(
         ChunkEnd::Valid { rows } => {
             let (lease, done) = (lease.clone(), write.done.clone());
             session.run(move |connection| commit(connection, &lease, &done)).await?;
-            session.close().await;
+            writers.give_back(session).await;
             Ok(ChunkWritten::Written { rows })
         }
     }

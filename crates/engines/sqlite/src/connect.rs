@@ -85,6 +85,8 @@ impl Location {
     pub(crate) fn open(&self, purpose: Purpose) -> Result<Connection> {
         let fresh = purpose == Purpose::CreateTarget && !self.exists();
         let connection = Connection::open_with_flags(&self.path, flags(purpose)).told().map_err(|error| error.at(&self.label))?;
+        #[cfg(test)]
+        let connection = crate::growth::count(connection, &self.path);
         self.prepare(&connection, purpose).map_err(|error| error.at_least_at(|| self.label.clone()))?;
         if fresh {
             connection.pragma_update(None, "journal_mode", "WAL").told()?;

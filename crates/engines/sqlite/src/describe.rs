@@ -1,22 +1,24 @@
 //! What the source holds of what the task selects, and the steps that make it elsewhere.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use godwit_model::{
     Create, Description, Error, NotCarried, Result, SchemaItem, SequenceValue, Stage, Table, TableMapping, TableName, Task, Value, codes,
 };
 use rusqlite::Connection;
 
+use crate::catalog::{Catalog, names_of_selected};
 use crate::ddl::{self, Carried};
 use crate::error::Told;
-use crate::schema::{self, MAIN, OWN, Shape};
+use crate::schema::{self, Estimates, Frame, MAIN, OWN, Shape};
 use crate::tokens::{mentions, tokens};
 
 pub(crate) fn describe(connection: &Connection, task: &Task) -> Result<Description> {
-    let shapes = schema::selected(connection, &task.select)?;
-    let tables = shapes.iter().map(|shape| Ok(shape.table(schema::estimated_rows(connection, shape)?))).collect::<Result<Vec<Table>>>()?;
+    let shapes = Catalog::read(connection)?.selected(connection, &task.select)?;
+    let estimates = Estimates::read(connection)?;
+    let tables = shapes.iter().map(|shape| Ok(shape.table(estimates.of(connection, shape)?))).collect::<Result<Vec<Table>>>()?;
     let mappings = TableMapping::resolve_all(&task.map, &tables)?;
-    let looks = shapes.iter().map(Shape::look).collect();
+    let looks = shapes.iter().map(|shape| shape.look()).collect();
     let mut description = Description { tables, looks, ..Description::default() };
     let all = task.schema.create == Create::All;
     if (all || task.schema.create == Create::Tables) && task.target.engine == task.source.engine {
@@ -63,15 +65,15 @@ fn add_table(
     description.not_carried.extend(made.not_carried);
     let mut table_sql = vec![made.sql];
     let mut later = Vec::new();
-    for (name, sql) in indexes(connection, shape)? {
-        let sql = if carried.keeps_names(shape) { Some(sql) } else { ddl::index(shape, mapping, &name, &sql) };
+    for (name, sql) in &shape.indexes {
+        let sql = if carried.keeps_names(shape) { Some(sql.clone()) } else { ddl::index(shape, mapping, name, sql) };
         let Some(sql) = sql else {
             let reason = "it mentions a column that is left out".to_owned();
             description.not_carried.push(NotCarried { object: format!("INDEX {MAIN}.{name}"), reason });
             continue;
         };
         // Without it no row is found by its key during the load.
-        if shape.uniques.iter().any(|index| index.name == name && shape.is_key_index(index)) {
+        if shape.uniques.iter().any(|index| index.name == *name && shape.is_key_index(index)) {
             table_sql.push(sql);
         } else {
             later.push(item(format!("INDEX {MAIN}.{name}"), Stage::AfterLoad, Some(&mapping.target), sql));
@@ -87,20 +89,16 @@ fn item(id: String, stage: Stage, table: Option<&TableName>, sql: String) -> Sch
     SchemaItem { id, stage, table: table.cloned(), sql: vec![sql] }
 }
 
-fn indexes(connection: &Connection, shape: &Shape) -> Result<Vec<(String, String)>> {
-    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ?1 ORDER BY rowid";
-    let mut statement = connection.prepare_cached(sql).told()?;
-    let rows = statement.query_map([&shape.name], |row| Ok((row.get(0)?, row.get(1)?))).told()?;
-    rows.collect::<rusqlite::Result<Vec<_>>>().told()
-}
-
 /// In the order they were made, so that a view comes after those it is made of. Their texts are never changed: one
 /// that mentions something that does not arrive under its own name is not carried.
 fn add_views_and_triggers(connection: &Connection, description: &mut Description, carried: &Carried<'_>, shapes: &[Shape]) -> Result<()> {
-    let fit = |name: &str| shapes.iter().any(|shape| shape.name == name && carried.keeps_names(shape));
+    let fit: HashSet<&str> = shapes.iter().filter(|shape| carried.keeps_names(shape)).map(|shape| shape.name.as_str()).collect();
     let listed = schema::list(connection)?;
-    let mut unfit: Vec<String> =
-        listed.into_iter().filter(|listed| listed.kind != "view" && !fit(&listed.name)).map(|listed| listed.name).collect();
+    let mut unfit: Vec<String> = listed
+        .into_iter()
+        .filter(|listed| listed.kind != "view" && !fit.contains(listed.name.as_str()))
+        .map(|listed| listed.name)
+        .collect();
     let sql = "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('view', 'trigger') ORDER BY rowid";
     let mut statement = connection.prepare(sql).told()?;
     let mut rows = statement.query([]).told()?;
@@ -148,14 +146,18 @@ pub(crate) fn sequences(connection: &Connection, task: &Task) -> Result<Vec<Sequ
     if !connection.table_exists(None, "sqlite_sequence").told()? {
         return Ok(Vec::new());
     }
-    let shapes = schema::selected(connection, &task.select)?;
-    let tables: Vec<Table> = shapes.iter().map(|shape| shape.table(0)).collect();
+    let mut counted = HashMap::new();
+    let mut statement = connection.prepare_cached("SELECT name, seq FROM sqlite_sequence").told()?;
+    let mut rows = statement.query([]).told()?;
+    while let Some(row) = rows.next().told()? {
+        counted.insert(row.get::<_, String>(0).told()?, row.get::<_, i64>(1).told()?);
+    }
+    let names = names_of_selected(connection, &task.select)?;
+    let tables = names.iter().filter(|name| counted.contains_key(*name)).map(|name| Ok(Frame::of(connection, name)?.table(0)));
     let mut found = Vec::new();
-    for mapping in TableMapping::resolve_all(&task.map, &tables)? {
-        let mut statement = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1").told()?;
-        let mut rows = statement.query([&mapping.source.name]).told()?;
-        if let Some(row) = rows.next().told()? {
-            found.push(SequenceValue { name: mapping.target, last: Value::Int(row.get(0).told()?), called: true });
+    for mapping in TableMapping::resolve_all(&task.map, &tables.collect::<Result<Vec<Table>>>()?)? {
+        if let Some(last) = counted.get(&mapping.source.name) {
+            found.push(SequenceValue { name: mapping.target, last: Value::Int(*last), called: true });
         }
     }
     Ok(found)

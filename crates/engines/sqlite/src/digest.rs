@@ -8,10 +8,12 @@ use godwit_model::{BlockDigest, DigestPlan, Examiner, KeyedHash, KeyedHashes, Re
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
-use crate::connect::{Location, Purpose};
+use crate::connect::Location;
 use crate::error::Told;
-use crate::schema;
+use crate::pool::Pool;
+use crate::schema::Frame;
 use crate::session::Session;
 use crate::snapshot::key_column;
 use crate::tokens::quoted;
@@ -23,27 +25,29 @@ const BLOCK_SEED: u64 = 2;
 
 pub(crate) struct SqliteExaminer {
     location: Location,
-    /// A connection with a read transaction open, whose moment is looked at; None: each look opens one of its own.
-    fixed: Option<Session>,
+    reading: Reading,
+}
+
+enum Reading {
+    /// Each look has a read transaction of its own.
+    Each(Arc<Pool>),
+    /// A read transaction is open there, and its moment is looked at.
+    At(Session),
 }
 
 impl SqliteExaminer {
-    pub(crate) fn new(location: Location) -> Self {
-        SqliteExaminer { location, fixed: None }
+    pub(crate) fn new(location: Location, readers: Arc<Pool>) -> Self {
+        SqliteExaminer { location, reading: Reading::Each(readers) }
     }
 
     pub(crate) fn of(location: Location, reading: Session) -> Self {
-        SqliteExaminer { location, fixed: Some(reading) }
+        SqliteExaminer { location, reading: Reading::At(reading) }
     }
 
     async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
-        let answer = match &self.fixed {
-            Some(reading) => reading.run(move |connection| job(connection)).await,
-            None => {
-                let location = self.location.clone();
-                let session = Session::open("examine", move || location.open(Purpose::Read)).await?;
-                session.run(move |connection| job(&*connection.transaction().told()?)).await
-            }
+        let answer = match &self.reading {
+            Reading::At(session) => session.run(move |connection| job(connection)).await,
+            Reading::Each(readers) => readers.run(move |connection| job(&*connection.transaction().told()?)).await,
         };
         answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
     }
@@ -111,14 +115,14 @@ fn each_row(connection: &Connection, plan: &DigestPlan, mut take: impl FnMut(&ru
 
 fn select(connection: &Connection, plan: &DigestPlan) -> Result<String> {
     // Says TABLE_MISSING in our own words.
-    let shape = schema::shape(connection, &plan.table.name)?;
+    let table = Frame::of(connection, &plan.table.name)?;
     let columns = plan.columns.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", ");
-    Ok(format!("SELECT {columns} FROM {}", shape.quoted()))
+    Ok(format!("SELECT {columns} FROM {}", table.quoted()))
 }
 
 fn hashes_of(connection: &Connection, plan: &DigestPlan, keys: &RowBatch) -> Result<Vec<Option<u64>>> {
-    let shape = schema::shape(connection, &plan.table.name)?;
-    let condition = |(at, index): (usize, &usize)| format!("{} = ?{}", key_column(&shape, &plan.columns[*index].0), at + 1);
+    let table = Frame::of(connection, &plan.table.name)?;
+    let condition = |(at, index): (usize, &usize)| format!("{} = ?{}", key_column(&table, &plan.columns[*index].0), at + 1);
     let conditions = plan.key.iter().enumerate().map(condition).collect::<Vec<_>>().join(" AND ");
     let mut statement = connection.prepare(&format!("{} WHERE {conditions}", select(connection, plan)?)).told()?;
     let all: Vec<usize> = (0..plan.columns.len()).collect();

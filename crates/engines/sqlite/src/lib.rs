@@ -4,14 +4,16 @@
 //! user's file, in the very transaction that makes them. All blocking calls run on threads of their own, one for each
 //! connection (`session`). Everything Godwit makes in a file is named `godwit_*` and is never selected itself.
 //!
-//! The rooms in the order data meets them: `connect` and `session` reach a file, `schema` reads it, `describe` and
+//! The rooms in the order data meets them: `connect`, `session` and `pool` reach a file, `schema` and `catalog` read it, `describe` and
 //! `ddl` say how it is made elsewhere, `capture` and `triggers` log changes, `snapshot` and `changes` read, `lease`,
 //! `chunk` and `apply` write, `digest` compares.
 
 mod connect;
 mod error;
+mod pool;
 mod session;
 
+mod catalog;
 mod ddl;
 mod describe;
 mod schema;
@@ -38,6 +40,9 @@ mod xxh64;
 
 mod source;
 mod target;
+
+#[cfg(test)]
+mod growth;
 
 use std::sync::Arc;
 

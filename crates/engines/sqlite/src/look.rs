@@ -28,7 +28,7 @@ impl Look {
         let columns: String = shape.columns.iter().map(column).collect();
         Look {
             columns: format!("{VERSION}\n{columns}{}", row_name(&shape.row)),
-            uniques: shape.uniques.iter().map(unique).collect(),
+            uniques: shape.uniques.iter().map(|index| unique(index, shape.text_of(index))).collect(),
             own_triggers: texts(&|trigger| names.is_capture(&trigger.name)),
             user_triggers: texts(&|trigger| !trigger.name.starts_with(OWN)),
         }
@@ -69,12 +69,12 @@ fn row_name(row: &RowName) -> String {
     }
 }
 
-fn unique(index: &UniqueIndex) -> String {
+fn unique(index: &UniqueIndex, sql: Option<&str>) -> String {
     let parts = index.parts.iter().map(|part| {
         let column = part.column.map_or("expression".to_owned(), |column| column.to_string());
         format!(" {column} {}", text(&part.collation))
     });
-    let sql = index.sql.as_deref().map_or("none".to_owned(), text);
+    let sql = sql.map_or("none".to_owned(), text);
     let partial = u8::from(index.partial);
     format!("{} {} {partial}{} {sql}\n", text(&index.name), text(&index.origin), parts.collect::<String>())
 }
@@ -85,11 +85,12 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::catalog::Catalog;
 
     fn look(sql: &str) -> Look {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(sql).unwrap();
-        let shape = crate::schema::shape(&connection, "t").unwrap();
+        let shape = Catalog::read(&connection).unwrap().shape(&connection, "t").unwrap();
         Look::of(&shape, &Names::new(&TaskName::parse("shop").unwrap()))
     }
 

@@ -3,21 +3,23 @@
 //! A key is the primary key or else a unique index over columns that are never NULL. SQLite lets a primary key that is
 //! not INTEGER hold NULLs unless the table is STRICT or WITHOUT ROWID: such a key identifies nothing and is no key.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 
-use godwit_model::{Appearance, Column, Error, Key, Result, Selection, Table, TableName, UniqueKey, codes};
+use godwit_model::{Appearance, Column, Error, Key, Result, Table, TableName, UniqueKey, codes};
 use rusqlite::Connection;
 
 use crate::error::Told;
-use crate::tokens::{Token, quoted, tokens};
+use crate::tokens::{quoted, tokens};
 
 /// SQLite's schema of a file's own tables.
 pub(crate) const MAIN: &str = "main";
 /// Everything Godwit makes begins with this; such tables are never selected.
 pub(crate) const OWN: &str = "godwit_";
 
+/// What SQLite tells of one table without a look through the file's schema table: enough to read and write rows.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shape {
+pub(crate) struct Frame {
     pub(crate) name: String,
     pub(crate) columns: Vec<ShapeColumn>,
     pub(crate) key: Option<Vec<KeyPart>>,
@@ -28,7 +30,15 @@ pub(crate) struct Shape {
     pub(crate) uniques: Vec<UniqueIndex>,
     pub(crate) without_rowid: bool,
     pub(crate) strict: bool,
+}
+
+/// The same with all texts: enough to make the table elsewhere and to capture its changes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) frame: Frame,
     pub(crate) sql: String,
+    /// Name and text of all indexes that have one, the oldest first.
+    pub(crate) indexes: Vec<(String, String)>,
     /// All triggers on the table, the oldest first.
     pub(crate) triggers: Vec<TriggerText>,
     /// Whether some trigger of users, on whatever table, inserts rows here.
@@ -74,7 +84,6 @@ pub(crate) struct UniqueIndex {
     pub(crate) origin: String,
     pub(crate) partial: bool,
     pub(crate) parts: Vec<IndexPart>,
-    pub(crate) sql: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +99,32 @@ pub(crate) struct TriggerText {
     pub(crate) sql: String,
 }
 
+impl Deref for Shape {
+    type Target = Frame;
+
+    fn deref(&self) -> &Frame {
+        &self.frame
+    }
+}
+
 impl Shape {
+    /// The triggers that users made.
+    pub(crate) fn user_triggers(&self) -> impl Iterator<Item = &TriggerText> {
+        self.triggers.iter().filter(|trigger| !trigger.name.starts_with(OWN))
+    }
+
+    /// Whether the table is AUTOINCREMENT.
+    pub(crate) fn counts_up(&self) -> bool {
+        self.integer_key.is_some() && tokens(&self.sql).iter().any(|token| token.is_word("AUTOINCREMENT"))
+    }
+
+    /// None: SQLite made it for a constraint.
+    pub(crate) fn text_of(&self, index: &UniqueIndex) -> Option<&str> {
+        self.indexes.iter().find(|(name, _)| *name == index.name).map(|(_, sql)| sql.as_str())
+    }
+}
+
+impl Frame {
     /// Indices of the columns that travel: all but generated ones.
     pub(crate) fn carried(&self) -> Vec<usize> {
         (0..self.columns.len()).filter(|index| !self.columns[*index].generated).collect()
@@ -123,11 +157,6 @@ impl Shape {
         format!(" COLLATE {}", quoted(collation))
     }
 
-    /// The triggers that users made.
-    pub(crate) fn user_triggers(&self) -> impl Iterator<Item = &TriggerText> {
-        self.triggers.iter().filter(|trigger| !trigger.name.starts_with(OWN))
-    }
-
     /// Whether two values of the key that SQLite calls equal always have the same bytes.
     fn key_is_exact(&self) -> bool {
         let exact = |part: &KeyPart| part.collation.eq_ignore_ascii_case("BINARY") && self.is_exact(part.column);
@@ -147,11 +176,6 @@ impl Shape {
         }
         let is_real = is("REAL") || is("FLOA") || is("DOUB");
         !(is_real || self.strict && type_name == "ANY")
-    }
-
-    /// Whether the table is AUTOINCREMENT.
-    pub(crate) fn counts_up(&self) -> bool {
-        self.integer_key.is_some() && tokens(&self.sql).iter().any(|token| token.is_word("AUTOINCREMENT"))
     }
 
     fn key_index(&self) -> Option<&UniqueIndex> {
@@ -216,49 +240,30 @@ fn is_internal(name: &str) -> bool {
     begins("sqlite_") || begins(OWN)
 }
 
-/// The shapes of the ordinary tables that are selected, sorted by name.
-pub(crate) fn selected(connection: &Connection, select: &Selection) -> Result<Vec<Shape>> {
-    let ordinary = list(connection)?.into_iter().filter(|listed| listed.kind == "table");
-    let chosen = ordinary.filter(|listed| select.selects(&TableName::new(MAIN, &listed.name)));
-    chosen.map(|listed| shape(connection, &listed.name)).collect()
+pub(crate) fn missing(name: &str) -> Error {
+    Error::new(&codes::TABLE_MISSING, format!("table `{name}` is not there")).at(format!("table {MAIN}.{name}"))
 }
 
-/// The shape of one table; `TABLE_MISSING` if it is not there.
-pub(crate) fn shape(connection: &Connection, name: &str) -> Result<Shape> {
-    find(connection, name)?
-        .ok_or_else(|| Error::new(&codes::TABLE_MISSING, format!("table `{name}` is not there")).at(format!("table {MAIN}.{name}")))
-}
+impl Frame {
+    /// `TABLE_MISSING` if it is not there.
+    pub(crate) fn of(connection: &Connection, name: &str) -> Result<Frame> {
+        Frame::find(connection, name)?.ok_or_else(|| missing(name))
+    }
 
-/// The shape of one table, if it is there.
-pub(crate) fn find(connection: &Connection, name: &str) -> Result<Option<Shape>> {
-    let facts = "SELECT l.wr, l.strict, s.sql FROM pragma_table_list(?1) l JOIN sqlite_schema s ON s.name = l.name
-                 WHERE l.schema = 'main' AND l.type = 'table' AND s.type = 'table' AND l.name = ?1";
-    let mut statement = connection.prepare_cached(facts).told()?;
-    let mut rows = statement.query([name]).told()?;
-    let Some(row) = rows.next().told()? else { return Ok(None) };
-    let (without_rowid, strict, sql): (bool, bool, String) = (row.get(0).told()?, row.get(1).told()?, row.get(2).told()?);
-    let columns = columns(connection, name)?;
-    let uniques = uniques(connection, name, &columns)?;
-    let integer_key = integer_key(&columns, &uniques, without_rowid);
-    let key = key(&columns, &uniques, integer_key);
-    let row = row_name(&columns, &uniques, integer_key, without_rowid);
-    let triggers = triggers(connection, name)?;
-    let filled_by_triggers = filled_by_triggers(connection, name)?;
-    let self_updated = self_updated(connection, name)?;
-    Ok(Some(Shape {
-        name: name.to_owned(),
-        columns,
-        key,
-        row,
-        integer_key,
-        uniques,
-        without_rowid,
-        strict,
-        sql,
-        triggers,
-        filled_by_triggers,
-        self_updated,
-    }))
+    /// If it is there.
+    pub(crate) fn find(connection: &Connection, name: &str) -> Result<Option<Frame>> {
+        let facts = "SELECT wr, strict FROM pragma_table_list(?1) WHERE schema = 'main' AND type = 'table' AND name = ?1";
+        let mut statement = connection.prepare_cached(facts).told()?;
+        let mut rows = statement.query([name]).told()?;
+        let Some(row) = rows.next().told()? else { return Ok(None) };
+        let (without_rowid, strict): (bool, bool) = (row.get(0).told()?, row.get(1).told()?);
+        let columns = columns(connection, name)?;
+        let uniques = uniques(connection, name, &columns)?;
+        let integer_key = integer_key(&columns, &uniques, without_rowid);
+        let key = key(&columns, &uniques, integer_key);
+        let row = row_name(&columns, &uniques, integer_key, without_rowid);
+        Ok(Some(Frame { name: name.to_owned(), columns, key, row, integer_key, uniques, without_rowid, strict }))
+    }
 }
 
 fn columns(connection: &Connection, table: &str) -> Result<Vec<ShapeColumn>> {
@@ -284,12 +289,10 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<ShapeColumn>> {
 }
 
 fn uniques(connection: &Connection, table: &str, columns: &[ShapeColumn]) -> Result<Vec<UniqueIndex>> {
-    let sql = "SELECT l.name, l.origin, l.partial, s.sql FROM pragma_index_list(?1) l
-               LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name WHERE l.\"unique\" ORDER BY l.name";
+    let sql = "SELECT name, origin, partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY name";
     let mut statement = connection.prepare_cached(sql).told()?;
-    let rows = statement.query_map([table], |row| {
-        Ok(UniqueIndex { name: row.get(0)?, origin: row.get(1)?, partial: row.get(2)?, parts: Vec::new(), sql: row.get(3)? })
-    });
+    let rows = statement
+        .query_map([table], |row| Ok(UniqueIndex { name: row.get(0)?, origin: row.get(1)?, partial: row.get(2)?, parts: Vec::new() }));
     let mut found = rows.told()?.collect::<rusqlite::Result<Vec<_>>>().told()?;
     for index in &mut found {
         index.parts = index_parts(connection, &index.name, columns.len())?;
@@ -344,14 +347,7 @@ fn row_name(columns: &[ShapeColumn], uniques: &[UniqueIndex], integer_key: Optio
     free.map_or(RowName::Hidden, |name| RowName::Rowid(name.to_owned()))
 }
 
-fn triggers(connection: &Connection, table: &str) -> Result<Vec<TriggerText>> {
-    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE ORDER BY rowid";
-    let mut statement = connection.prepare_cached(sql).told()?;
-    let rows = statement.query_map([table], |row| Ok(TriggerText { name: row.get(0)?, sql: row.get(1)? })).told()?;
-    rows.collect::<rusqlite::Result<Vec<_>>>().told()
-}
-
-fn self_updated(connection: &Connection, table: &str) -> Result<Vec<String>> {
+pub(crate) fn self_updated(connection: &Connection, table: &str) -> Result<Vec<String>> {
     let sql = "SELECT \"from\" FROM pragma_foreign_key_list(?1)
                WHERE \"table\" = ?1 COLLATE NOCASE AND on_update NOT IN ('NO ACTION', 'RESTRICT') ORDER BY 1";
     let mut statement = connection.prepare_cached(sql).told()?;
@@ -359,33 +355,32 @@ fn self_updated(connection: &Connection, table: &str) -> Result<Vec<String>> {
     rows.collect::<rusqlite::Result<Vec<_>>>().told()
 }
 
-fn filled_by_triggers(connection: &Connection, table: &str) -> Result<bool> {
-    // ours are many and long: they are passed over before they are read
-    let sql = "SELECT name, sql FROM sqlite_schema
-               WHERE type = 'trigger' AND substr(name, 1, 7) <> 'godwit_' AND instr(lower(sql), lower(?1))";
-    let mut statement = connection.prepare_cached(sql).told()?;
-    let rows = statement.query_map([table], |row| Ok(TriggerText { name: row.get(0)?, sql: row.get(1)? })).told()?;
-    let all = rows.collect::<rusqlite::Result<Vec<_>>>().told()?;
-    let fills = |sql: &str| {
-        let all = tokens(sql);
-        let begin = all.iter().position(|token| token.is_word("BEGIN")).unwrap_or(0);
-        let has = |wanted: &dyn Fn(&Token) -> bool| all[begin..].iter().any(wanted);
-        has(&|token| token.is_name(table)) && has(&|token| token.is_word("INSERT") || token.is_word("REPLACE"))
-    };
-    Ok(all.iter().any(|trigger| fills(&trigger.sql)))
-}
-
 /// Rows as far as SQLite knows without counting: what ANALYZE noted, else the highest rowid.
-pub(crate) fn estimated_rows(connection: &Connection, shape: &Shape) -> Result<u64> {
-    if connection.table_exists(None, "sqlite_stat1").told()? {
-        let sql = "SELECT CAST(stat AS INTEGER) FROM sqlite_stat1 WHERE tbl = ?1 ORDER BY 1 DESC LIMIT 1";
-        let mut statement = connection.prepare_cached(sql).told()?;
-        if let Some(row) = statement.query([&shape.name]).told()?.next().told()? {
-            return Ok(row.get::<_, i64>(0).told()?.unsigned_abs());
+pub(crate) struct Estimates(HashMap<String, u64>);
+
+impl Estimates {
+    pub(crate) fn read(connection: &Connection) -> Result<Self> {
+        let mut noted: HashMap<String, u64> = HashMap::new();
+        if connection.table_exists(None, "sqlite_stat1").told()? {
+            let mut statement =
+                connection.prepare_cached("SELECT tbl, CAST(stat AS INTEGER) FROM sqlite_stat1 WHERE stat IS NOT NULL").told()?;
+            let mut rows = statement.query([]).told()?;
+            while let Some(row) = rows.next().told()? {
+                let (table, rows): (String, i64) = (row.get(0).told()?, row.get(1).told()?);
+                let most = noted.entry(table).or_default();
+                *most = rows.unsigned_abs().max(*most);
+            }
         }
+        Ok(Estimates(noted))
     }
-    let RowName::Rowid(rowid) = &shape.row else { return Ok(0) };
-    let sql = format!("SELECT max({rowid}) FROM {}", shape.quoted());
-    let highest: Option<i64> = connection.query_row(&sql, [], |row| row.get(0)).told()?;
-    Ok(highest.unwrap_or(0).max(0).unsigned_abs())
+
+    pub(crate) fn of(&self, connection: &Connection, table: &Frame) -> Result<u64> {
+        if let Some(noted) = self.0.get(&table.name) {
+            return Ok(*noted);
+        }
+        let RowName::Rowid(rowid) = &table.row else { return Ok(0) };
+        let sql = format!("SELECT max({rowid}) FROM {}", table.quoted());
+        let highest: Option<i64> = connection.query_row(&sql, [], |row| row.get(0)).told()?;
+        Ok(highest.unwrap_or(0).max(0).unsigned_abs())
+    }
 }

@@ -5,6 +5,8 @@
 //! to its end; jobs therefore close what they open, except where the whole session *is* one transaction. Dropping the
 //! session interrupts the running statement and closes the connection, which rolls back whatever was open.
 
+use std::thread::JoinHandle;
+
 use godwit_model::{Error, Result};
 use rusqlite::{Connection, InterruptHandle};
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +22,7 @@ pub(crate) struct Session {
     interrupt: InterruptHandle,
     /// Answered by nobody: it ends when the thread has closed the connection.
     closed: oneshot::Receiver<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Session {
@@ -28,7 +31,7 @@ impl Session {
         let (jobs, queue) = mpsc::channel(JOBS);
         let (opened, answer) = oneshot::channel();
         let (closing, closed) = oneshot::channel::<()>();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(format!("sqlite {name}"))
             .spawn(move || match open() {
                 Ok(connection) => {
@@ -43,7 +46,7 @@ impl Session {
             })
             .map_err(|error| Error::internal("no thread for a SQLite connection").caused_by(error))?;
         let interrupt = answer.await.map_err(|_| ended())??;
-        Ok(Session { jobs: Some(jobs), interrupt, closed })
+        Ok(Session { jobs: Some(jobs), interrupt, closed, thread: Some(thread) })
     }
 
     /// Runs one job on the connection and gives its answer.
@@ -60,6 +63,15 @@ impl Session {
     pub(crate) async fn close(mut self) {
         self.jobs = None;
         let _ = (&mut self.closed).await;
+    }
+
+    /// The same for one that has no job, where nothing can be awaited.
+    pub(crate) fn close_now(mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // a job that panicked took its thread along
+            let _ = thread.join();
+        }
     }
 }
 

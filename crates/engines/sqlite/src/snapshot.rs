@@ -9,11 +9,12 @@ use std::time::Instant;
 use async_trait::async_trait;
 use godwit_model::{Chunk, ChunkEnd, LoadBlock, ReadSpec, Result, Row, RowBatch, RowReader, Snapshot, Table, Value};
 use rusqlite::Connection;
+use tokio::sync::OnceCell;
 
 use crate::connect::{Location, Purpose};
 use crate::error::Told;
 use crate::keyrange::KeyRange;
-use crate::schema::{self, RowName, Shape};
+use crate::schema::{Estimates, Frame, KeyPart, RowName};
 use crate::session::Session;
 use crate::tokens::quoted;
 use crate::values::{self, bound};
@@ -27,6 +28,8 @@ pub(crate) struct SqliteSnapshot {
     session: Arc<Session>,
     exact: bool,
     taken: Instant,
+    /// Of the first table that is planned on: the view does not change.
+    estimates: OnceCell<Arc<Estimates>>,
 }
 
 impl SqliteSnapshot {
@@ -45,7 +48,7 @@ impl SqliteSnapshot {
                 first(connection)
             })
             .await?;
-        Ok((SqliteSnapshot { session: Arc::new(session), exact, taken }, answer))
+        Ok((SqliteSnapshot { session: Arc::new(session), exact, taken, estimates: OnceCell::new() }, answer))
     }
 }
 
@@ -61,14 +64,16 @@ impl Snapshot for SqliteSnapshot {
 
     async fn plan(&self, table: &Table, chunk_bytes: u64) -> Result<Vec<Chunk>> {
         let name = table.name.name.clone();
-        self.session.run(move |connection| plan(connection, &name, chunk_bytes)).await
+        let read = || self.session.run(|connection| Ok(Arc::new(Estimates::read(connection)?)));
+        let estimates = self.estimates.get_or_try_init(read).await?.clone();
+        self.session.run(move |connection| plan(connection, &estimates, &name, chunk_bytes)).await
     }
 
     async fn read(&self, spec: &ReadSpec<'_>) -> Result<Box<dyn RowReader>> {
         let range = KeyRange::parse(&spec.chunk.spec)?;
         let name = spec.mapping.source.name.clone();
         let columns = spec.mapping.columns.iter().map(|column| quoted(&column.source)).collect();
-        let paging = self.session.run(move |connection| Ok(Paging::new(&schema::shape(connection, &name)?))).await?;
+        let paging = self.session.run(move |connection| Ok(Paging::new(&Frame::of(connection, &name)?))).await?;
         Ok(Box::new(ChunkReader {
             session: self.session.clone(),
             query: Arc::new(Query { paging, columns, block_bytes: spec.block_bytes }),
@@ -87,10 +92,10 @@ struct Paging {
 }
 
 impl Paging {
-    fn new(shape: &Shape) -> Self {
+    fn new(shape: &Frame) -> Self {
         let order = match (&shape.key, &shape.row) {
             (Some(key), _) => {
-                let part = |part: &schema::KeyPart| shape.quoted_column(part.column) + &shape.collate(part.column, &part.collation);
+                let part = |part: &KeyPart| shape.quoted_column(part.column) + &shape.collate(part.column, &part.collation);
                 key.iter().map(part).collect()
             }
             (None, RowName::Rowid(name)) => vec![name.clone()],
@@ -180,9 +185,9 @@ fn read_block(connection: &mut Connection, query: &Query, range: &KeyRange) -> R
     Ok(Block { rows, last: None })
 }
 
-fn plan(connection: &mut Connection, name: &str, chunk_bytes: u64) -> Result<Vec<Chunk>> {
-    let shape = schema::shape(connection, name)?;
-    let estimated = schema::estimated_rows(connection, &shape)?;
+fn plan(connection: &mut Connection, estimates: &Estimates, name: &str, chunk_bytes: u64) -> Result<Vec<Chunk>> {
+    let shape = Frame::of(connection, name)?;
+    let estimated = estimates.of(connection, &shape)?;
     if shape.key.is_none() {
         return Ok(vec![Chunk { spec: KeyRange::default().text(), estimated_rows: estimated }]);
     }
@@ -200,7 +205,7 @@ fn plan(connection: &mut Connection, name: &str, chunk_bytes: u64) -> Result<Vec
 }
 
 /// The key so many rows further on; None: there are not so many.
-fn bound_behind(connection: &Connection, shape: &Shape, range: &KeyRange, step: u64) -> Result<Option<Row>> {
+fn bound_behind(connection: &Connection, shape: &Frame, range: &KeyRange, step: u64) -> Result<Option<Row>> {
     let paging = Paging::new(shape);
     let (sql, parameters) = paging.select(&[], range);
     let sql = format!("{sql} LIMIT 1 OFFSET {}", step - 1);
@@ -212,7 +217,7 @@ fn bound_behind(connection: &Connection, shape: &Shape, range: &KeyRange, step: 
     }
 }
 
-fn row_weight(connection: &Connection, shape: &Shape) -> Result<u64> {
+fn row_weight(connection: &Connection, shape: &Frame) -> Result<u64> {
     let sql = format!("SELECT * FROM {} LIMIT {SAMPLE}", shape.quoted());
     let mut statement = connection.prepare(&sql).told()?;
     let width = statement.column_count();
@@ -227,7 +232,7 @@ fn row_weight(connection: &Connection, shape: &Shape) -> Result<u64> {
 
 /// The rows of these keys as they are now.
 pub(crate) fn rows_of(connection: &Connection, name: &str, key: &[String], columns: &[String], keys: &RowBatch) -> Result<RowBatch> {
-    let shape = schema::shape(connection, name)?;
+    let shape = Frame::of(connection, name)?;
     let conditions = key
         .iter()
         .enumerate()
@@ -247,7 +252,7 @@ pub(crate) fn rows_of(connection: &Connection, name: &str, key: &[String], colum
 }
 
 /// A key's column as its own index compares it.
-pub(crate) fn key_column(shape: &Shape, column: &str) -> String {
+pub(crate) fn key_column(shape: &Frame, column: &str) -> String {
     let index = shape.column(column);
     let part = shape.key.iter().flatten().find(|part| Some(part.column) == index);
     quoted(column) + &part.map(|part| shape.collate(part.column, &part.collation)).unwrap_or_default()

@@ -12,13 +12,16 @@ use godwit_model::{
 use rusqlite::Connection;
 
 use crate::capture::{self, Names};
+use crate::catalog::names_of_selected;
 use crate::changes::Changes;
 use crate::connect::{Location, Purpose};
 use crate::digest::SqliteExaminer;
 use crate::error::Told;
+use crate::pool::Pool;
+use crate::schema::{Frame, MAIN};
 use crate::session::Session;
 use crate::snapshot::{SqliteSnapshot, rows_of};
-use crate::{check, describe, fence, schema, structure};
+use crate::{check, describe, fence, structure};
 
 /// Tries for one of our writes to the user's file; with the wait for the lock about half a minute.
 const TRIES: usize = 60;
@@ -28,6 +31,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 pub(crate) struct SqliteSource {
     location: Location,
     names: Names,
+    readers: Arc<Pool>,
+    writers: Pool,
     examiner: SqliteExaminer,
     memory: ByteCount,
 }
@@ -35,8 +40,11 @@ pub(crate) struct SqliteSource {
 impl SqliteSource {
     pub(crate) fn new(task: &Task) -> Result<Self> {
         let location = Location::new(&task.source)?;
+        let readers = Arc::new(Pool::new(&location, Purpose::Read, "read"));
         Ok(SqliteSource {
-            examiner: SqliteExaminer::new(location.clone()),
+            examiner: SqliteExaminer::new(location.clone(), readers.clone()),
+            readers,
+            writers: Pool::new(&location, Purpose::WriteSource, "write"),
             names: Names::new(&task.name),
             memory: task.limits.memory,
             location,
@@ -44,19 +52,17 @@ impl SqliteSource {
     }
 
     async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
-        let location = self.location.clone();
-        let session = Session::open("read", move || location.open(Purpose::Read)).await?;
-        let answer = session.run(move |connection| job(&*connection.transaction().told()?)).await;
-        session.close().await;
-        self.placed(answer)
+        self.placed(self.readers.run(move |connection| job(&*connection.transaction().told()?)).await)
     }
 
     /// Short writes to the user's file: a lock that others hold is waited for in small steps.
     async fn write<T: Send + 'static>(&self, job: impl Fn(&mut Connection) -> Result<T> + Send + Sync + 'static) -> Result<T> {
-        let location = self.location.clone();
-        let session = Session::open("write", move || location.open(Purpose::WriteSource)).await?;
+        let session = self.placed(self.writers.take().await)?;
         let answer = with_tries(&session, Arc::new(job)).await;
-        session.close().await;
+        match answer {
+            Ok(_) => self.writers.give_back(session).await,
+            Err(_) => session.close().await,
+        }
         self.placed(answer)
     }
 
@@ -64,11 +70,24 @@ impl SqliteSource {
         answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
     }
 
+    /// Users get the lock between the parts.
+    async fn remove_triggers(&self) -> Result<()> {
+        loop {
+            let names = self.names.clone();
+            if self.write(move |connection| capture::remove_part(connection, &names)).await? {
+                return Ok(());
+            }
+        }
+    }
+
     async fn establish_anew(&self, tables: &[Arc<Table>]) -> Result<Established> {
         let tables: Arc<Vec<String>> = Arc::new(tables.iter().map(|table| table.name.name.clone()).collect());
+        self.remove_triggers().await?;
+        let (names, all) = (self.names.clone(), tables.clone());
+        self.write(move |connection| capture::establish_log(connection, &names, &all)).await?;
         for part in 0.. {
             let (names, tables) = (self.names.clone(), tables.clone());
-            if self.write(move |connection| capture::establish(connection, &names, &tables, part)).await? {
+            if self.write(move |connection| capture::establish_part(connection, &names, &tables, part)).await? {
                 break;
             }
         }
@@ -147,8 +166,8 @@ impl Source for SqliteSource {
         self.read(move |connection| {
             let mut looks = Vec::new();
             for table in tables {
-                if let Some(shape) = schema::find(connection, &table.name)? {
-                    looks.push(TableAppearance { table, look: shape.look() });
+                if let Some(frame) = Frame::find(connection, &table.name)? {
+                    looks.push(TableAppearance { table, look: frame.look() });
                 }
             }
             Ok(looks)
@@ -166,7 +185,7 @@ impl Source for SqliteSource {
     async fn selected(&self, task: &Task) -> Result<Vec<TableName>> {
         let select = task.select.clone();
         self.read(move |connection| {
-            Ok(schema::selected(connection, &select)?.into_iter().map(|shape| TableName::new(schema::MAIN, shape.name)).collect())
+            Ok(names_of_selected(connection, &select)?.into_iter().map(|name| TableName::new(MAIN, name)).collect())
         })
         .await
     }
@@ -217,8 +236,9 @@ impl Source for SqliteSource {
     }
 
     async fn remove_traces(&self) -> Result<()> {
+        self.remove_triggers().await?;
         let names = self.names.clone();
-        self.write(move |connection| capture::remove(connection, &names)).await
+        self.write(move |connection| capture::remove_log(connection, &names)).await
     }
 
     fn examiner(&self) -> &dyn Examiner {

@@ -1,22 +1,25 @@
 //! The SQL of one write, for one row.
 
-use godwit_model::{ChunkMode, Error, Result, TableMapping, WriteKind};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use godwit_model::{ChunkMode, Error, Result, TableMapping, TableName, WriteKind};
 use rusqlite::Connection;
 
 use crate::error::Told;
-use crate::schema::{self, RowName, Shape};
+use crate::schema::{Frame, RowName};
 use crate::snapshot::key_column;
 use crate::tokens::quoted;
 
-/// A target table, with its shape as it was when writing began: it gives the key's collations and the rowid's name.
+/// A target table, with its frame as it was when writing began: it gives the key's collations and the rowid's name.
 pub(crate) struct Writer {
     pub(crate) mapping: TableMapping,
-    shape: Shape,
+    shape: Frame,
 }
 
 impl Writer {
     pub(crate) fn new(connection: &Connection, mapping: &TableMapping) -> Result<Self> {
-        Ok(Writer { mapping: mapping.clone(), shape: schema::shape(connection, &mapping.target.name)? })
+        Ok(Writer { mapping: mapping.clone(), shape: Frame::of(connection, &mapping.target.name)? })
     }
 
     /// Parameters in the order of the write's rows.
@@ -100,9 +103,12 @@ impl Writer {
     }
 }
 
+/// By the target's table.
+pub(crate) type Writers = HashMap<TableName, Writer>;
+
 /// Checks that a mapping's target table is there before anything is written.
-pub(crate) fn writers(connection: &Connection, mappings: &[std::sync::Arc<TableMapping>]) -> Result<Vec<Writer>> {
-    mappings.iter().map(|mapping| Writer::new(connection, mapping)).collect()
+pub(crate) fn writers(connection: &Connection, mappings: &[Arc<TableMapping>]) -> Result<Writers> {
+    mappings.iter().map(|mapping| Ok((mapping.target.clone(), Writer::new(connection, mapping)?))).collect()
 }
 
 /// Runs one statement for one row; the number of rows it touched.

@@ -13,10 +13,12 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::apply::SqliteApplier;
+use crate::catalog::Catalog;
 use crate::connect::{LOCK_WAIT, Location, Purpose};
 use crate::digest::SqliteExaminer;
 use crate::error::{Told, from_sqlite, is_duplicate_row};
-use crate::schema::{self, MAIN};
+use crate::pool::Pool;
+use crate::schema::{Estimates, Frame, MAIN};
 use crate::session::Session;
 use crate::source::capabilities;
 use crate::tokens::quoted;
@@ -36,13 +38,22 @@ impl Turn {
 pub(crate) struct SqliteTarget {
     location: Location,
     turn: Turn,
+    readers: Arc<Pool>,
+    writers: Pool,
     examiner: SqliteExaminer,
 }
 
 impl SqliteTarget {
     pub(crate) fn new(task: &Task) -> Result<Self> {
         let location = Location::new(&task.target)?;
-        Ok(SqliteTarget { examiner: SqliteExaminer::new(location.clone()), turn: Turn::default(), location })
+        let readers = Arc::new(Pool::new(&location, Purpose::Read, "read"));
+        Ok(SqliteTarget {
+            examiner: SqliteExaminer::new(location.clone(), readers.clone()),
+            readers,
+            writers: Pool::new(&location, Purpose::WriteTarget, "write"),
+            turn: Turn::default(),
+            location,
+        })
     }
 
     /// The job's default answer stands for a file that is not there.
@@ -50,25 +61,19 @@ impl SqliteTarget {
         if !self.location.exists() {
             return Ok(T::default());
         }
-        let location = self.location.clone();
-        let session = Session::open("read", move || location.open(Purpose::Read)).await?;
-        let answer = session.run(move |connection| job(&*connection.transaction().told()?)).await;
-        session.close().await;
-        self.placed(answer)
+        self.placed(self.readers.run(move |connection| job(&*connection.transaction().told()?)).await)
     }
 
     async fn write<T: Send + 'static>(&self, job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static) -> Result<T> {
-        self.write_as(Purpose::WriteTarget, job).await
+        let _turn = self.turn.take().await?;
+        self.placed(self.writers.run(job).await)
     }
 
-    async fn write_as<T: Send + 'static>(
-        &self,
-        purpose: Purpose,
-        job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    /// The file may have to be made.
+    async fn create<T: Send + 'static>(&self, job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static) -> Result<T> {
         let _turn = self.turn.take().await?;
         let location = self.location.clone();
-        let session = Session::open("write", move || location.open(purpose)).await?;
+        let session = Session::open("create", move || location.open(Purpose::CreateTarget)).await?;
         let answer = session.run(job).await;
         session.close().await;
         self.placed(answer)
@@ -111,7 +116,8 @@ impl Target for SqliteTarget {
                 let all = referring.get(&name.name.to_ascii_lowercase()).into_iter().flatten();
                 all.filter(|table| !asked.contains(&table.to_ascii_lowercase())).map(|table| TableName::new(MAIN, table)).collect()
             };
-            tables.iter().filter_map(|name| present(connection, name, outside(name)).transpose()).collect()
+            let estimates = Estimates::read(connection)?;
+            tables.iter().filter_map(|name| present(connection, &estimates, name, outside(name)).transpose()).collect()
         })
         .await
     }
@@ -127,7 +133,7 @@ impl Target for SqliteTarget {
     }
 
     async fn install(&self) -> Result<()> {
-        self.write_as(Purpose::CreateTarget, lease::install).await
+        self.create(lease::install).await
     }
 
     async fn lease(&self, task: &TaskName) -> Result<Option<LeaseRecord>> {
@@ -189,7 +195,7 @@ impl Target for SqliteTarget {
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {
-        self.placed(chunk::write(&self.location, &self.turn, lease, write, rows).await)
+        self.placed(chunk::write(&self.writers, &self.turn, lease, write, rows).await)
     }
 
     async fn applier(&self, lease: &Lease, mappings: &[Arc<TableMapping>]) -> Result<Box<dyn Applier>> {
@@ -247,13 +253,13 @@ fn under_lease(connection: &mut Connection, lease: &Lease, entries: &[Entry], ac
     transaction.commit().told()
 }
 
-fn present(connection: &Connection, name: &TableName, referenced_by: Vec<TableName>) -> Result<Option<Present>> {
+fn present(connection: &Connection, estimates: &Estimates, name: &TableName, referenced_by: Vec<TableName>) -> Result<Option<Present>> {
     if name.schema != MAIN {
         return Ok(None);
     }
-    let Some(shape) = schema::find(connection, &name.name)? else { return Ok(None) };
+    let Some(shape) = Frame::find(connection, &name.name)? else { return Ok(None) };
     let has_rows = connection.prepare(&format!("SELECT 1 FROM {} LIMIT 1", shape.quoted())).told()?.exists([]).told()?;
-    Ok(Some(Present { table: shape.table(schema::estimated_rows(connection, &shape)?), has_rows, referenced_by }))
+    Ok(Some(Present { table: shape.table(estimates.of(connection, &shape)?), has_rows, referenced_by }))
 }
 
 /// Tables by the one they refer to, whose name's case means nothing.
@@ -274,7 +280,7 @@ fn empty(connection: &Connection, tables: &[TableName], drop: bool) -> Result<()
         let action = if drop { "DROP TABLE IF EXISTS" } else { "DELETE FROM" };
         if !drop {
             // Says TABLE_MISSING in our own words.
-            schema::shape(connection, &table.name)?;
+            Frame::of(connection, &table.name)?;
         }
         let sql = format!("{action} {}", quoted(&table.name));
         connection.execute_batch(&sql).told().map_err(|error| error.at(format!("table {table}")))?;
@@ -287,13 +293,32 @@ fn set_sequences(connection: &Connection, values: &[SequenceValue]) -> Result<()
     if !connection.table_exists(None, "sqlite_sequence").told()? {
         return Ok(());
     }
+    let places = counters(connection)?;
+    let mut catalog = None;
+    let mut raise = connection.prepare_cached("UPDATE sqlite_sequence SET seq = ?2 WHERE rowid = ?1").told()?;
     for value in values {
         let Value::Int(last) = value.last else { return Err(Error::internal("a SQLite counter is an integer")) };
         let name = &value.name.name;
-        let touched = connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (name, last)).told()?;
-        if touched == 0 && schema::shape(connection, name)?.counts_up() {
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (name, last)).told()?;
+        match places.get(name) {
+            Some((_, at)) if *at >= last => {}
+            Some((place, _)) => drop(raise.execute((place, last)).told()?),
+            None => {
+                let known = match catalog.take() {
+                    Some(known) => known,
+                    None => Catalog::of_names(connection, values.iter().map(|value| &value.name.name))?,
+                };
+                if catalog.insert(known).shape(connection, name)?.counts_up() {
+                    connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (name, last)).told()?;
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Where each table's counter is, and what it says.
+fn counters(connection: &Connection) -> Result<HashMap<String, (i64, i64)>> {
+    let mut statement = connection.prepare_cached("SELECT name, rowid, seq FROM sqlite_sequence").told()?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).told()?;
+    rows.collect::<rusqlite::Result<_>>().told()
 }

@@ -276,7 +276,7 @@ fn row_part(shape: &Shape, part: &KeyPart) -> RowPart {
 }
 
 fn meeting(shape: &Shape, index: &UniqueIndex) -> Result<Meeting> {
-    let text = match &index.sql {
+    let text = match shape.text_of(index) {
         Some(sql) => Some(index_text(sql).ok_or_else(|| refused(shape, &format!("its index `{}` is not understood", index.name)))?),
         None => None,
     };

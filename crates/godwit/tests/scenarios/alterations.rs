@@ -17,6 +17,8 @@ use crate::store::{Row, Session, Store};
 /// Before the next alteration, at most.
 const PAUSE: Duration = Duration::from_millis(300);
 const RECONNECT: Duration = Duration::from_millis(50);
+/// Turns of the user between two waits for the target, at most: a slow machine must not have more to catch up with.
+const MOST_TURNS: u32 = 8;
 /// Columns of the users' own in one table, at most.
 const MOST_EXTRA: usize = 6;
 
@@ -51,7 +53,7 @@ const DDL: [&str; 9] = [
 
 pub struct Alterations {
     stop: Arc<AtomicBool>,
-    calm: Arc<AtomicBool>,
+    turns: Arc<AtomicU32>,
     may_rename: Arc<AtomicBool>,
     made: Arc<AtomicU32>,
     user: Option<JoinHandle<()>>,
@@ -61,8 +63,8 @@ impl Alterations {
     /// Makes the tables that are not the bank's, and begins.
     pub fn begin(pair: &Pair, seed: u64) -> Alterations {
         pair.source.run(&DDL);
-        let [stop, calm, may_rename] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
-        let made = Arc::new(AtomicU32::new(0));
+        let [stop, may_rename] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let [turns, made] = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
         let mut user = User {
             store: pair.source.clone(),
             random: Rng::with_seed(seed),
@@ -70,9 +72,9 @@ impl Alterations {
             may_rename: may_rename.clone(),
             made: made.clone(),
         };
-        let told = (stop.clone(), calm.clone());
+        let told = (stop.clone(), turns.clone());
         let user = std::thread::spawn(move || user.work(&told.0, &told.1));
-        Alterations { stop, calm, may_rename, made, user: Some(user) }
+        Alterations { stop, turns, may_rename, made, user: Some(user) }
     }
 
     /// Before the tables are whole at the target a rename stops the task.
@@ -80,9 +82,9 @@ impl Alterations {
         self.may_rename.store(true, Ordering::SeqCst);
     }
 
-    /// Whether users leave the tables as they are for a while.
+    /// Whether users leave the tables as they are for a while; else they have a few turns.
     pub fn calm(&self, calm: bool) {
-        self.calm.store(calm, Ordering::SeqCst);
+        self.turns.store(if calm { 0 } else { MOST_TURNS }, Ordering::SeqCst);
     }
 
     /// Statements that altered something.
@@ -133,11 +135,11 @@ struct User {
 }
 
 impl User {
-    fn work(&mut self, stop: &AtomicBool, calm: &AtomicBool) {
+    fn work(&mut self, stop: &AtomicBool, turns: &AtomicU32) {
         let mut session: Option<Box<dyn Session>> = None;
         while !stop.load(Ordering::SeqCst) {
             std::thread::sleep(PAUSE.mul_f64(self.random.f64()));
-            if calm.load(Ordering::SeqCst) {
+            if turns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
                 continue;
             }
             let done = match &mut session {

@@ -17,6 +17,7 @@ use crate::store::Store;
 const LONGEST_LIFE: Duration = Duration::from_millis(1200);
 const AFTER_CAUGHT_UP: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const FEWEST_LOOKS: u64 = 20;
 
 fn rounds() -> usize {
     if is_long() { 100 } else { 20 }
@@ -140,9 +141,13 @@ impl Lives<'_> {
         let mut last = pair.start(&["run"]);
         last.wait_consistent();
         self.workload.arm();
+        let deadline = Instant::now() + PATIENCE;
+        while self.workload.looks() <= FEWEST_LOOKS && Instant::now() < deadline {
+            self.hear(&mut last, LOOK_EVERY);
+        }
         let writers = self.workload.stop_writers();
         pair.godwit(&["verify"]).with(0);
-        assert!(self.workload.looks() > 20, "the reader looked {} times", self.workload.looks());
+        assert!(self.workload.looks() > FEWEST_LOOKS, "the reader looked {} times", self.workload.looks());
         self.workload.end();
         bank::assert_equal(pair, &self.bank, &writers);
         last.kill();
@@ -169,7 +174,9 @@ impl Lives<'_> {
     fn live(&mut self, run: &mut Godwit, until_caught_up: bool) -> bool {
         self.calm(until_caught_up);
         let goal = until_caught_up.then(|| journal(&*self.pair.source).unwrap());
-        let life = if until_caught_up { PATIENCE } else { LONGEST_LIFE.mul_f64(self.random.f64()) };
+        // dozens of alterations may wait, each with a table to compare
+        let patience = if self.alterations.is_some() { PATIENCE * 4 } else { PATIENCE };
+        let life = if until_caught_up { patience } else { LONGEST_LIFE.mul_f64(self.random.f64()) };
         let deadline = Instant::now() + life;
         while Instant::now() < deadline {
             self.hear(run, LOOK_EVERY);

@@ -128,6 +128,45 @@ fn ten_thousand_tables_are_moved_with_little_memory() {
     assert!(figures.memory < MOST_MEMORY, "{} MiB", figures.memory >> 20);
 }
 
+/// As above in a file, where each capture is six triggers; no time is judged.
+#[test]
+fn two_thousand_tables_of_a_file_are_moved() {
+    let tables = if is_long() { 2000 } else { 60 };
+    let Some(pair) = Pair::sqlite() else { return };
+    let create = |number: usize| match number % 10 {
+        0 => format!("CREATE TABLE t{number} (id INTEGER, name TEXT)"),
+        _ => format!("CREATE TABLE t{number} (id INTEGER PRIMARY KEY, name TEXT)"),
+    };
+    let begin = || vec!["BEGIN".to_owned()];
+    let mut sql = begin();
+    for number in 0..tables {
+        sql.extend([
+            create(number),
+            format!("CREATE INDEX i{number} ON t{number} (name)"),
+            format!("INSERT INTO t{number} VALUES (1, 'a')"),
+        ]);
+    }
+    sql.push("COMMIT".to_owned());
+    pair.source.connect().unwrap().execute(&sql).unwrap();
+    let began = Instant::now();
+    let mut run = pair.start(&["run"]);
+    assert!(run.within(LONG, |event| event["event"] == "consistent").is_some(), "it becomes consistent");
+    eprintln!("{tables} tables of a file: consistent after {:?}, {:?} of processor", began.elapsed(), processor(&run));
+    let mut changes = begin();
+    changes.extend((0..tables).map(|number| format!("UPDATE t{number} SET name = 'b'")));
+    changes.push("COMMIT".to_owned());
+    pair.source.connect().unwrap().execute(&changes).unwrap();
+    while !changed(&*pair.target, tables) {
+        assert!(began.elapsed() < LONG && !run.is_over(), "the target does not follow");
+        run.within(Duration::from_millis(50), |_| false);
+    }
+    pair.start(&["verify"]).end_within(LONG).with(0);
+    run.kill();
+    pair.start(&["finish", "--yes"]).end_within(LONG).with(0);
+    eprintln!("{tables} tables of a file: finished after {:?}", began.elapsed());
+    pair.assert_no_traces();
+}
+
 /// A job of this process, whose chunks are blocks: no task file asks for that.
 async fn job_of_small_chunks(pair: &Pair, loaded: Arc<AtomicU64>) -> Job {
     let task = Arc::new(godwit_task::load(&pair.path().join("task.yaml")).unwrap().task);
