@@ -160,7 +160,7 @@ async fn moved(tables: usize) -> [Counted; 2] {
 
 #[tokio::test]
 async fn what_is_asked_of_a_file_grows_with_its_tables_and_not_faster() {
-    let (few, many) = (moved(60).await, moved(240).await);
+    let (few, many) = (moved(40).await, moved(160).await);
     for (few, many) in few.iter().zip(&many) {
         assert_eq!(many.connections, few.connections, "each reads the whole schema");
         // trees get a level, and a question for each table that reads all of them would make it sixteen times as much
