@@ -134,6 +134,7 @@ impl Lives<'_> {
             }
         }
         drop(run);
+        self.is_gone();
         if let Some(alterations) = &mut self.alterations {
             alterations.end();
             eprintln!("{} alterations, {} looks", alterations.made(), self.workload.looks());
