@@ -53,23 +53,30 @@ fn hash(text: &str) -> u32 {
 const END: &str = "
 SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = $1 AND l.objid < $2 AND l.pid <> pg_backend_pid()
-  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND a.usename = current_user";
+  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND a.usename = session_user
+  AND (a.wait_event_type = 'Client' OR $3)";
 
-/// Ends the transactions of epochs before this one, which the caller holds, or is about to take from a holder who is gone.
+/// Ends the transactions of epochs before this one, which the caller holds.
 pub(crate) async fn end_older(client: &Client, task: &TaskName, epoch: u64) -> Result<()> {
-    end_before(client, Claim::of_epoch(task, epoch)).await
+    end_before(client, Claim::of_epoch(task, epoch), true).await
+}
+
+/// Of epochs before one that the caller is about to take, only those that wait for a word of ours: a commit under way, which
+/// may wait for a standby, shows that their holder lives.
+pub(crate) async fn end_silent(client: &Client, task: &TaskName, epoch: u64) -> Result<()> {
+    end_before(client, Claim::of_epoch(task, epoch), false).await
 }
 
 /// Ends all that read chunks for the task.
 pub(crate) async fn end_readers(client: &Client, task: &TaskName) -> Result<()> {
     let Claim { task, number } = Claim::of_reader(task);
-    end_before(client, Claim { task, number: number + 1 }).await
+    end_before(client, Claim { task, number: number + 1 }, true).await
 }
 
 /// They are told to end, and not waited for: whoever needs their locks waits for these. A server that lets nobody do so
 /// does not keep the task from going on.
-async fn end_before(client: &Client, claim: Claim) -> Result<()> {
-    match client.query(END, &[&claim.task, &claim.number]).await {
+async fn end_before(client: &Client, claim: Claim, also_busy: bool) -> Result<()> {
+    match client.query(END, &[&claim.task, &claim.number, &also_busy]).await {
         Ok(ended) if ended.is_empty() => {}
         Ok(ended) => tracing::info!(transactions = ended.len(), "transactions of an earlier attempt were still open and were ended"),
         Err(problem) if problem.code().is_some() => {

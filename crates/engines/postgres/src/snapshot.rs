@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use godwit_model::{Chunk, EndpointConfig, Error, ReadSpec, Result, RowReader, Snapshot, Table, Task, TaskName, codes};
+use godwit_model::{Chunk, EndpointConfig, Error, ReadSpec, Result, RowReader, Snapshot, Table, Task, codes};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
@@ -40,7 +40,8 @@ impl Idle {
 
 pub(crate) struct ExportedSnapshot {
     endpoint: EndpointConfig,
-    task: TaskName,
+    /// First in each reader's transaction.
+    claim: String,
     name: String,
     exact: bool,
     taken_at: Instant,
@@ -56,7 +57,7 @@ impl ExportedSnapshot {
     pub(crate) fn held_by(task: &Task, name: String, exact: bool, holder: Box<dyn Holder>) -> Self {
         ExportedSnapshot {
             endpoint: task.source.clone(),
-            task: task.name.clone(),
+            claim: claim(task),
             name,
             exact,
             taken_at: Instant::now(),
@@ -69,7 +70,7 @@ impl ExportedSnapshot {
     /// A new one, kept by a session of ours.
     pub(crate) async fn open(task: &Task) -> Result<Self> {
         let session = connect::sql(&task.source, "godwit snapshot").await?;
-        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {}", Claim::of_reader(&task.name).sql());
+        let sql = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", claim(task));
         session.batch_execute(&sql).await.map_err(error::from_server)?;
         let name: String = session.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(error::from_server)?.get(0);
         Ok(Self::held_by(task, name, false, Box::new(session)))
@@ -82,9 +83,9 @@ impl ExportedSnapshot {
             None => connect::sql(&self.endpoint, "godwit load").await?,
         };
         let sql = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SELECT {}",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {}",
             quote::literal(&self.name),
-            Claim::of_reader(&self.task).sql()
+            self.claim
         );
         session.batch_execute(&sql).await.map_err(|problem| {
             let error = error::from_server(problem);
@@ -93,6 +94,12 @@ impl ExportedSnapshot {
         })?;
         Ok(session)
     }
+}
+
+/// Whose readers they are, for who has the task next. A task that only loads has no slot that tells it from another of its
+/// name, and nobody who would end its readers.
+fn claim(task: &Task) -> String {
+    if task.phases.changes { format!("SELECT {}", Claim::of_reader(&task.name).sql()) } else { String::new() }
 }
 
 /// By number, one by one (`OFFSET 0` keeps it so): the guess that a partition tree has a thousand members would read the

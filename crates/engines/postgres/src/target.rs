@@ -243,7 +243,7 @@ impl PostgresTarget {
         }
         if let Some(seen) = seen {
             let other = self.sessions.take().await?;
-            leftover::end_older(&other, task, seen.epoch + 1).await?;
+            leftover::end_silent(&other, task, seen.epoch + 1).await?;
             other.give_back();
         }
         raise.await

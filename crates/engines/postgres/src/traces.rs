@@ -5,7 +5,7 @@ use godwit_model::{Result, Task, TaskName, Trace, Writes};
 use crate::changes::{self, Slot};
 use crate::connect::Session;
 use crate::establish::{self, Record};
-use crate::{error, names, quote};
+use crate::{error, leftover, names, quote};
 
 pub(crate) async fn list(session: &Session, task: &TaskName) -> Result<Vec<Trace>> {
     let name = names::of_task(task);
@@ -36,6 +36,10 @@ pub(crate) async fn left_to_others(session: &Session, task: &TaskName) -> Result
 /// The slot first: it is what grows. What an administrator made is left to him.
 pub(crate) async fn remove(session: &Session, task: &Task) -> Result<()> {
     let name = names::of_task(&task.name);
+    if task.phases.changes {
+        // giving a replica identity back would wait for their locks
+        leftover::end_readers(session, &task.name).await?;
+    }
     changes::release(session, &name, session.major()).await?;
     match task.writes {
         Writes::Marker => establish::drop_and_restore(session, &name).await,

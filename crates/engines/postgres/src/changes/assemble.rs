@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::awaited::Awaited;
 use super::layouts::{Known, Layouts};
 use super::relations::Relations;
+use super::unseen::Unseen;
 use crate::names;
 use crate::pgoutput::{self, Message, Old, Xid};
 use crate::position::{Log, Lsn};
@@ -86,8 +87,8 @@ struct Early {
 pub(super) enum Step {
     Done,
     /// The catalog must be asked about a relation first: `learn`, then push the message again. Not before others see what
-    /// this transaction did, where one is named.
-    UnknownRelation(Option<Xid>),
+    /// a transaction did, where one is named.
+    UnknownRelation(Option<Unseen>),
 }
 
 impl Assembler {
@@ -112,7 +113,8 @@ impl Assembler {
     }
 
     pub(super) fn learn(&mut self, relations: Relations) {
-        self.relations = relations;
+        let before = std::mem::replace(&mut self.relations, relations);
+        self.relations.keep_computed_of(&before);
         self.layouts.relations_are_new();
     }
 
@@ -199,10 +201,10 @@ impl Assembler {
     /// The transaction that may have made of this relation what others do not see yet. One that is under way may be so for
     /// long, and nothing else is told meanwhile: what it altered is asked for again at its commit, and only what it made is
     /// waited for.
-    fn awaited_for(&self, relation: &pgoutput::Relation) -> Option<Xid> {
+    fn awaited_for(&self, relation: &pgoutput::Relation) -> Option<Unseen> {
         match self.open {
-            Open::Whole { transaction, .. } | Open::Covered(transaction) => Some(transaction),
-            Open::Block(transaction) => (!self.relations.knows(relation.oid)).then_some(transaction),
+            Open::Whole { transaction, .. } | Open::Covered(transaction) => Some(Unseen::committed(transaction)),
+            Open::Block(whole) => (!self.relations.knows(relation.oid)).then_some(Unseen { whole, part: relation.part }),
             Open::Between => None,
         }
     }
@@ -263,7 +265,7 @@ impl Assembler {
 
     fn stream_commit(&mut self, transaction: Xid, commit: Lsn, end: Lsn, time: i64, now: Instant) -> Result<Step> {
         if commit >= self.from && self.is_unproved(transaction)? {
-            return Ok(Step::UnknownRelation(Some(transaction)));
+            return Ok(Step::UnknownRelation(Some(Unseen::committed(transaction))));
         }
         self.pass(commit);
         let streamed = self.streamed.remove(&transaction).unwrap_or_default();
@@ -288,7 +290,9 @@ impl Assembler {
         }
         self.layouts.relations_are_used();
         for early in std::mem::take(&mut streamed.early) {
-            if early.computed.iter().any(|(column, computed)| self.relations.computes(early.relation, column) != *computed) {
+            // a column that is gone again proves nothing
+            let now = |column: &str| self.relations.is_computed(early.relation, column);
+            if early.computed.iter().any(|(column, computed)| now(column).is_some_and(|now| now != *computed)) {
                 return Err(Error::new(
                     &codes::RETRYABLE,
                     "a large transaction made or changed a generated column, which is seen since its commit",

@@ -78,8 +78,8 @@ impl ChangeFeed {
             if let Step::UnknownRelation(unseen) = self.assembler.push(message, Instant::now())? {
                 // The message stays where it is, so that nothing is lost if this is dropped while it waits.
                 let session = connect::sql(&self.endpoint, "godwit capture").await?;
-                if let Some(transaction) = unseen {
-                    until_seen(&session, transaction).await?;
+                if let Some(unseen) = unseen {
+                    until_seen(&session, unseen).await?;
                 }
                 let relations = Relations::read(&session, &self.tables).await?;
                 self.assembler.learn(relations);

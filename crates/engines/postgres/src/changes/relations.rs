@@ -84,8 +84,25 @@ impl Relations {
         self.owners.contains_key(&oid)
     }
 
+    /// None: the catalog names no such column.
+    pub(crate) fn is_computed(&self, oid: u32, column: &str) -> Option<bool> {
+        self.columns.get(&oid).and_then(|columns| columns.get(column)).copied()
+    }
+
     pub(crate) fn computes(&self, oid: u32, column: &str) -> bool {
-        self.columns.get(&oid).and_then(|columns| columns.get(column)).copied().unwrap_or(false)
+        self.is_computed(oid, column).unwrap_or(false)
+    }
+
+    /// What the stream still tells of columns that are gone by now was computed if they were.
+    pub(crate) fn keep_computed_of(&mut self, before: &Relations) {
+        for (oid, columns) in &before.columns {
+            let gone = |column: &&String| self.is_computed(*oid, column).is_none();
+            let gone: Vec<String> =
+                columns.iter().filter(|(_, computed)| **computed).map(|(column, _)| column).filter(gone).cloned().collect();
+            if !gone.is_empty() {
+                Arc::make_mut(self.columns.entry(*oid).or_default()).extend(gone.into_iter().map(|column| (column, true)));
+            }
+        }
     }
 
     /// The selected table a relation belongs to.

@@ -45,7 +45,7 @@ pub(crate) fn glance(head: Bytes, streaming: bool) -> Option<(u32, Vec<Value>)> 
 
 fn of_a_part(kind: u8, part: Option<Xid>, reader: &mut Reader) -> Result<Message> {
     match kind {
-        b'R' => relation(reader),
+        b'R' => relation(part, reader),
         b'Y' => Ok(Message::Type { oid: reader.u32()?, schema: reader.text()?, name: reader.text()? }),
         b'I' => insert(part, reader),
         b'U' => update(part, reader),
@@ -83,7 +83,7 @@ fn stream_commit(reader: &mut Reader) -> Result<Message> {
     Ok(Message::StreamCommit { transaction, commit: reader.lsn()?, end: reader.lsn()?, time: reader.i64()? })
 }
 
-fn relation(reader: &mut Reader) -> Result<Message> {
+fn relation(part: Option<Xid>, reader: &mut Reader) -> Result<Message> {
     let (oid, schema, name, identity) = (reader.u32()?, reader.text()?, reader.text()?, reader.u8()?);
     let count = usize::from(reader.u16()?);
     let mut columns = Vec::with_capacity(count.min(reader.at_most(10)));
@@ -93,7 +93,7 @@ fn relation(reader: &mut Reader) -> Result<Message> {
     }
     // The server leaves the name of its own catalog out.
     let schema = if schema.is_empty() { "pg_catalog".to_owned() } else { schema };
-    Ok(Message::Relation(Relation { oid, schema, name, identity, columns }))
+    Ok(Message::Relation(Relation { part, oid, schema, name, identity, columns }))
 }
 
 fn insert(part: Option<Xid>, reader: &mut Reader) -> Result<Message> {

@@ -76,6 +76,8 @@ pub(crate) enum Message {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Relation {
+    /// In a streamed transaction: the sub-transaction, or the whole one, that speaks of it first.
+    pub(crate) part: Option<Xid>,
     pub(crate) oid: u32,
     pub(crate) schema: String,
     pub(crate) name: String,

@@ -757,6 +757,34 @@ async fn what_the_log_tells_before_it_is_seen_is_waited_for() {
     let (seen, ()) = tokio::join!(read, shown);
     assert_eq!(seen.last().unwrap(), "streamed commit");
 
+    // and one that is rolled back, or its part, is read past
+    let in_part: &[&str] = &["streamed part 1", "streamed commit"];
+    for (ended, left) in [("ROLLBACK", &[][..]), ("ROLLBACK TO made; INSERT INTO t VALUES (7); COMMIT", in_part)] {
+        user.batch_execute("BEGIN; SAVEPOINT made; CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (10000) TO (20000)").await.unwrap();
+        user.batch_execute("INSERT INTO p SELECT generate_series(10000, 11999)").await.unwrap();
+        let ends = async {
+            case.mark("flush").await;
+            case.until(CAPTURE_WAITS).await;
+            user.batch_execute(ended).await.unwrap();
+        };
+        let refused = async {
+            loop {
+                if let Err(error) = reader.next().await {
+                    break error;
+                }
+            }
+        };
+        let (error, ()) = tokio::join!(refused, ends);
+        assert!(error.is(&codes::RETRYABLE), "{error}");
+        let last = reader.last.clone().unwrap();
+        drop(reader);
+        reader = case.stream(&last).await;
+        case.mark("past").await;
+        let mut told = reader.until_marker("flush").await;
+        told.extend(reader.until_marker("past").await);
+        assert_eq!(told, left);
+    }
+
     // what it altered does not hold others up, and is asked for again at its commit
     user.batch_execute("BEGIN; ALTER TABLE t ADD COLUMN third int GENERATED ALWAYS AS (id / 3) STORED").await.unwrap();
     user.batch_execute("INSERT INTO t SELECT generate_series(10, 2009)").await.unwrap();
