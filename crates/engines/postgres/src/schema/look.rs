@@ -109,11 +109,13 @@ JOIN pg_namespace n ON n.oid = b.typnamespace
 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 ORDER BY a.attrelid, a.attnum";
 
+/// Each file by its number, one by one (`OFFSET 0` keeps it so): else every table is compared with the whole catalog.
 const FILES: &str = "
 SELECT c.oid, c.relnatts, l.oid, l.relfilenode, c.relkind = 'p'
 FROM pg_class c
-JOIN pg_class l ON l.oid IN (SELECT c.oid WHERE c.relkind = 'r'
-                             UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE c.relkind = 'p')
+CROSS JOIN LATERAL (SELECT c.oid WHERE c.relkind = 'r'
+                    UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE c.relkind = 'p') AS file(oid)
+CROSS JOIN LATERAL (SELECT f.oid, f.relfilenode FROM pg_class f WHERE f.oid = file.oid OFFSET 0) l
 WHERE c.oid = ANY($1)";
 
 /// In the order of the tables given.
