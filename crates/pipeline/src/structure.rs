@@ -213,18 +213,22 @@ impl Setup<'_> {
             return Ok(false);
         }
         let made = Made::of(facts)?;
-        let refusing = |compared: &Compared| ways(compared, &made, refused);
-        let before = refusing(&self.compared(facts, routes).await?);
-        for (difference, statements) in &before {
-            match self.mend(difference, statements.clone()).await {
-                Ok(()) => {}
-                Err(error) if error.is_transient() => return Err(error),
-                // then what the target said of the row is the last word
-                Err(error) => tracing::info!(%error, feature = difference.name(), "the target does not give way"),
+        for ways in [certain_ways, last_ways] {
+            let before = ways(&self.compared(facts, routes).await?, &made, refused);
+            for (difference, statements) in &before {
+                match self.mend(difference, statements.clone()).await {
+                    Ok(()) => {}
+                    Err(error) if error.is_transient() => return Err(error),
+                    // then what the target said of the row is the last word
+                    Err(error) => tracing::info!(%error, feature = difference.name(), "the target does not give way"),
+                }
+            }
+            // statements that change nothing would have the row tried for ever
+            if !before.is_empty() && ways(&self.compared(facts, routes).await?, &made, refused) != before {
+                return Ok(true);
             }
         }
-        // statements that change nothing would have the row tried for ever
-        Ok(!before.is_empty() && refusing(&self.compared(facts, routes).await?) != before)
+        Ok(false)
     }
 
     /// The fact that says which objects the task made, once all of them are there.
@@ -260,8 +264,8 @@ impl Setup<'_> {
         let looks = self.source.appearances(&names).await?;
         let is_as_carried =
             |route: &&Route| looks.iter().any(|found| found.table == route.table.name && has_columns(&found.look, &route.table));
-        let (ours, moved_on): (Vec<&Route>, Vec<&Route>) = ours.into_iter().partition(is_as_carried);
-        let moved_on: Vec<TableName> = moved_on.into_iter().map(|route| route.mapping.target.clone()).collect();
+        let moved_on: Vec<TableName> =
+            ours.iter().filter(|route| !is_as_carried(route)).map(|route| route.mapping.target.clone()).collect();
         let found = self.target.structure(&mappings, &wanted).await?;
         let cut: Vec<&TableName> = ours.iter().filter(|route| !is_whole(route)).map(|route| &route.mapping.target).collect();
         let compared = |difference: &Difference| match difference.feature.scope {
@@ -290,20 +294,30 @@ impl Setup<'_> {
     }
 }
 
-/// What makes the target take rows that it refuses now. A table whose columns have moved on at the source is the very one
-/// whose older rows wait: it gets room for them, and if it is the one that refused, what refuses rows there and is not known
-/// at the source by its name goes. Finish makes it again where the source has it.
-fn ways(compared: &Compared, made: &Made, refused: &Error) -> Vec<(Difference, Vec<String>)> {
-    let way = |found: &Difference| Some((found.clone(), found.gives_way(made)?));
+/// What makes the target take rows that it refuses now.
+type Ways = Vec<(Difference, Vec<String>)>;
+
+fn way(found: &Difference, made: &Made) -> Option<(Difference, Vec<String>)> {
+    Some((found.clone(), found.gives_way(made)?))
+}
+
+/// A table whose columns have moved on at the source is the very one whose older rows wait: it gets room for them.
+fn certain_ways(compared: &Compared, made: &Made, _refused: &Error) -> Ways {
     let room = |found: &&Difference| found.feature.bearing == Bearing::Admits && found.kind == Kind::Missing;
     let certain = compared.differences.iter().chain(compared.uncertain.iter().filter(room));
-    let ways: Vec<_> = certain.filter_map(way).collect();
-    if !ways.is_empty() {
-        return ways;
-    }
+    certain.filter_map(|found| way(found, made)).collect()
+}
+
+/// If that does not help: of a table that has moved on, what refused the row by its name, and is not known to be the source's.
+/// Finish makes it again where the source has it.
+fn last_ways(compared: &Compared, made: &Made, refused: &Error) -> Ways {
     let place = |found: &&Difference| refused.place().is_some_and(|place| place == format!("table {}", found.feature.table));
     let surplus = |found: &&Difference| found.feature.bearing == Bearing::Refuses && found.kind != Kind::Missing;
-    compared.uncertain.iter().filter(place).filter(surplus).filter_map(way).collect()
+    let named = |found: &&Difference| {
+        let name = found.feature.what.rsplit(' ').next().unwrap_or_default();
+        refused.what().split([' ', ',']).any(|word| word == name)
+    };
+    compared.uncertain.iter().filter(place).filter(surplus).filter(named).filter_map(|found| way(found, made)).collect()
 }
 
 /// Whether a refusal, of a row or of an alteration, may come from a structure that the source has left behind.

@@ -216,7 +216,12 @@ fn drop_part(connection: &mut Connection, names: &Names) -> Result<bool> {
     Ok(left.len() <= TRIGGERS_PER_TRANSACTION)
 }
 
+/// A trigger that is there still, made by a process that has lost its lease since, goes first: without its tables it would
+/// refuse what users write.
 fn drop_tables(connection: &Connection, names: &Names) -> Result<()> {
+    for trigger in own_triggers(connection, names)? {
+        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&trigger))).told()?;
+    }
     for table in names.tables() {
         connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(table))).told()?;
     }

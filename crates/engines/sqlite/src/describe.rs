@@ -141,16 +141,21 @@ fn add_virtual_tables(connection: &Connection, description: &mut Description) ->
     Ok(())
 }
 
+/// Each table's counter, and where it is. Anyone may write there anything: what is no number counts as none. Of two rows of one
+/// name SQLite goes by the first.
+pub(crate) const COUNTERS: &str = "
+SELECT CAST(name AS TEXT), rowid, CAST(ifnull(seq, 0) AS INTEGER) FROM sqlite_sequence WHERE name IS NOT NULL ORDER BY rowid";
+
 /// AUTOINCREMENT counters of the selected tables, under their names at the target.
 pub(crate) fn sequences(connection: &Connection, task: &Task) -> Result<Vec<SequenceValue>> {
     if !connection.table_exists(None, "sqlite_sequence").told()? {
         return Ok(Vec::new());
     }
     let mut counted = HashMap::new();
-    let mut statement = connection.prepare_cached("SELECT name, seq FROM sqlite_sequence").told()?;
+    let mut statement = connection.prepare_cached(COUNTERS).told()?;
     let mut rows = statement.query([]).told()?;
     while let Some(row) = rows.next().told()? {
-        counted.insert(row.get::<_, String>(0).told()?, row.get::<_, i64>(1).told()?);
+        counted.entry(row.get::<_, String>(0).told()?).or_insert(row.get::<_, i64>(2).told()?);
     }
     let names = names_of_selected(connection, &task.select)?;
     let tables = names.iter().filter(|name| counted.contains_key(*name)).map(|name| Ok(Frame::of(connection, name)?.table(0)));

@@ -70,14 +70,20 @@ impl SqliteSource {
         answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
     }
 
-    /// Users get the lock between the parts.
     async fn remove_triggers(&self) -> Result<()> {
-        loop {
-            let names = self.names.clone();
-            if self.write(move |connection| capture::remove_part(connection, &names)).await? {
-                return Ok(());
+        self.in_parts(|_, names, connection| capture::remove_part(connection, names)).await
+    }
+
+    /// Until a part was the last. Users get the lock between the parts: whoever waits for it asks again within this time.
+    async fn in_parts(&self, act: impl Fn(usize, &Names, &mut Connection) -> Result<bool> + Clone + Send + Sync + 'static) -> Result<()> {
+        for part in 0.. {
+            let (names, act) = (self.names.clone(), act.clone());
+            if self.write(move |connection| act(part, &names, connection)).await? {
+                break;
             }
+            tokio::time::sleep(BETWEEN_TRIES).await;
         }
+        Ok(())
     }
 
     async fn establish_anew(&self, tables: &[Arc<Table>]) -> Result<Established> {
@@ -85,12 +91,7 @@ impl SqliteSource {
         self.remove_triggers().await?;
         let (names, all) = (self.names.clone(), tables.clone());
         self.write(move |connection| capture::establish_log(connection, &names, &all)).await?;
-        for part in 0.. {
-            let (names, tables) = (self.names.clone(), tables.clone());
-            if self.write(move |connection| capture::establish_part(connection, &names, &tables, part)).await? {
-                break;
-            }
-        }
+        self.in_parts(move |part, names, connection| capture::establish_part(connection, names, &tables, part)).await?;
         let names = self.names.clone();
         let opened = SqliteSnapshot::open(&self.location, true, move |connection| capture::highest(connection, &names)).await;
         let (snapshot, highest) = self.placed(opened)?;

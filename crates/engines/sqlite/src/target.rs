@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::apply::SqliteApplier;
 use crate::catalog::Catalog;
 use crate::connect::{LOCK_WAIT, Location, Purpose};
+use crate::describe::COUNTERS;
 use crate::digest::SqliteExaminer;
 use crate::error::{Told, from_sqlite, is_duplicate_row};
 use crate::pool::Pool;
@@ -318,7 +319,11 @@ fn set_sequences(connection: &Connection, values: &[SequenceValue]) -> Result<()
 
 /// Where each table's counter is, and what it says.
 fn counters(connection: &Connection) -> Result<HashMap<String, (i64, i64)>> {
-    let mut statement = connection.prepare_cached("SELECT name, rowid, seq FROM sqlite_sequence").told()?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).told()?;
-    rows.collect::<rusqlite::Result<_>>().told()
+    let mut statement = connection.prepare_cached(COUNTERS).told()?;
+    let mut rows = statement.query([]).told()?;
+    let mut found = HashMap::new();
+    while let Some(row) = rows.next().told()? {
+        found.entry(row.get(0).told()?).or_insert((row.get(1).told()?, row.get(2).told()?));
+    }
+    Ok(found)
 }
