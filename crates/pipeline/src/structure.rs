@@ -314,8 +314,10 @@ fn last_ways(compared: &Compared, made: &Made, refused: &Error) -> Ways {
     let place = |found: &&Difference| refused.place().is_some_and(|place| place == format!("table {}", found.feature.table));
     let surplus = |found: &&Difference| found.feature.bearing == Bearing::Refuses && found.kind != Kind::Missing;
     let named = |found: &&Difference| {
-        let name = found.feature.what.rsplit(' ').next().unwrap_or_default();
-        refused.what().split([' ', ',']).any(|word| word == name)
+        let what = &found.feature.what;
+        let name = what.split_once(" of ").or_else(|| what.split_once(' ')).map(|(_, name)| name);
+        // `..., column total, constraint item_total_check`
+        refused.what().split(", ").skip(1).any(|part| name.is_some() && part.split_once(' ').map(|(_, name)| name) == name)
     };
     compared.uncertain.iter().filter(place).filter(surplus).filter(named).filter_map(|found| way(found, made)).collect()
 }
@@ -367,6 +369,25 @@ mod tests {
             (feature("COLUMN a", "int", Bearing::None, Scope::Column), feature("COLUMN a", "text", Bearing::None, Scope::Column));
         assert!(!column(&[], std::slice::from_ref(&one)) && !column(std::slice::from_ref(&one), std::slice::from_ref(&other)));
         assert!(column(std::slice::from_ref(&one), &[]), "a generated column that came");
+    }
+
+    #[test]
+    fn of_a_table_that_has_moved_on_only_what_refused_goes() {
+        let surplus = [
+            feature("NOT NULL of a", "", Bearing::Refuses, Scope::OfColumn),
+            feature("CONSTRAINT my check", "", Bearing::Refuses, Scope::Table),
+            feature("CONSTRAINT check", "", Bearing::Refuses, Scope::Table),
+        ];
+        let compared = Compared { uncertain: differences(&[], &surplus), ..Compared::default() };
+        let gone = |what: &str, place: &str| {
+            let refused = Error::new(&codes::VALUE_REFUSED, what).at(place);
+            last_ways(&compared, &Made::All, &refused).into_iter().map(|(found, _)| found.feature.what).collect::<Vec<_>>()
+        };
+        let refused = "the target refused a write (SQLSTATE 23514)";
+        assert_eq!(gone(&format!("{refused}, constraint my check"), "table shop.item"), ["CONSTRAINT my check"]);
+        assert_eq!(gone(&format!("{refused}, column a"), "table shop.item"), ["NOT NULL of a"]);
+        assert_eq!(gone(&format!("{refused}, constraint my check"), "table shop.other"), [""; 0]);
+        assert_eq!(gone(refused, "table shop.item"), [""; 0], "no word of the sentence is a name");
     }
 
     #[test]
