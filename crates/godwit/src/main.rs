@@ -27,7 +27,20 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Every thread that allocates gets a heap of its own from glibc, and what one of them has freed stays with it: a task of
+/// thousands of tables took half as much memory again.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+fn share_one_heap() {
+    // SAFETY: it is asked for a known parameter, before there is a second thread
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    share_one_heap();
     let cli = cli::Cli::parse();
     let output = cli.output;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

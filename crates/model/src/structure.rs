@@ -19,6 +19,8 @@ pub struct Feature {
     pub change: Vec<String>,
     pub bearing: Bearing,
     pub scope: Scope,
+    /// Another table that its text names, as this side calls it.
+    pub leans_on: Option<TableName>,
 }
 
 /// What a feature means for rows that are written.

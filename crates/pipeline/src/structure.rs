@@ -5,7 +5,7 @@
 //! target gives way, and the row is written again. And at finish, behind the drain, everything is made as it is at the
 //! source; what cannot be is said, with the statements that would do it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use godwit_model::{
@@ -95,6 +95,16 @@ impl Difference {
         if bears { Part::OfRows } else { Part::Rest }
     }
 
+    /// What names another table waits for what that table gets, and goes before what that table loses.
+    fn turn(&self) -> u8 {
+        match (self.kind == Kind::Surplus, self.feature.leans_on.is_some()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, false) => 2,
+            (false, true) => 3,
+        }
+    }
+
     fn why(&self) -> &'static str {
         match self.kind {
             Kind::Missing => "the target does not have it",
@@ -125,13 +135,19 @@ impl Made {
     }
 }
 
+/// Within one side.
+fn name_of(feature: &Feature) -> (&TableName, &str) {
+    (&feature.table, &feature.what)
+}
+
 /// Pure. What goes comes first, then in the source's order what is to be made.
 fn differences(source: &[Feature], target: &[Feature]) -> Vec<Difference> {
-    let same = |one: &Feature, other: &Feature| one.table == other.table && one.what == other.what;
-    let surplus = target.iter().rev().filter(|own| !source.iter().any(|wanted| same(own, wanted)));
+    let wanted: HashSet<_> = source.iter().map(name_of).collect();
+    let there: HashMap<_, _> = target.iter().map(|own| (name_of(own), own)).collect();
+    let surplus = target.iter().rev().filter(|own| !wanted.contains(&name_of(own)));
     let surplus = surplus.map(|own| Difference { kind: Kind::Surplus, feature: own.clone(), remove: own.remove.clone() });
     let missing = source.iter().filter_map(|wanted| {
-        let own = target.iter().find(|own| same(own, wanted));
+        let own = there.get(&name_of(wanted)).copied();
         let kind = match own {
             None => Kind::Missing,
             Some(own) if own.definition != wanted.definition => Kind::Other,
@@ -140,6 +156,14 @@ fn differences(source: &[Feature], target: &[Feature]) -> Vec<Difference> {
         Some(Difference { kind, feature: wanted.clone(), remove: own.map(|own| own.remove.clone()).unwrap_or_default() })
     });
     surplus.chain(missing).collect()
+}
+
+/// What each part of the tables found on its own, as if they had been read at once.
+fn in_order(differences: &mut Vec<Difference>) {
+    // what several tables share, as the labels of a type, stands at a table of each part
+    let mut seen = HashSet::new();
+    differences.retain(|found| seen.insert((found.feature.what.clone(), found.feature.make.clone())));
+    differences.sort_by_key(Difference::turn);
 }
 
 /// Whether every column has its own name at the target: else objects that speak of columns are not compared.
@@ -162,6 +186,31 @@ struct Compared {
     moved_on: Vec<TableName>,
     /// What differs in those, as far as names tell: a column's may be another's by now.
     uncertain: Vec<Difference>,
+}
+
+/// Tables whose structures are held and compared at once: what is said of a table is far larger than what differs.
+const TABLES_AT_ONCE: usize = 500;
+
+fn mappings_of(part: &[&Route]) -> Vec<Arc<TableMapping>> {
+    part.iter().map(|route| route.mapping.clone()).collect()
+}
+
+/// Tables that have another name at the target.
+struct Renamed<'r> {
+    sources: HashSet<&'r TableName>,
+    targets: HashSet<&'r TableName>,
+}
+
+impl<'r> Renamed<'r> {
+    fn of(routes: &'r [Route]) -> Self {
+        let renamed = || routes.iter().map(|route| &*route.mapping).filter(|mapping| mapping.source != mapping.target);
+        Renamed { sources: renamed().map(|mapping| &mapping.source).collect(), targets: renamed().map(|mapping| &mapping.target).collect() }
+    }
+
+    /// A text that names two tables says the same on both sides where both have one name.
+    fn reads_alike(&self, feature: &Feature, of_side: &HashSet<&TableName>) -> bool {
+        feature.leans_on.as_ref().is_none_or(|other| !self.targets.contains(&feature.table) && !of_side.contains(other))
+    }
 }
 
 impl Setup<'_> {
@@ -233,10 +282,13 @@ impl Setup<'_> {
 
     /// The fact that says which objects the task made, once all of them are there.
     pub async fn objects(&self, facts: &Facts, routes: &[Route]) -> Result<Entry> {
-        let mappings = self.made_by_task(facts, routes)?.into_iter().map(|route| route.mapping.clone()).collect::<Vec<_>>();
-        let found = if mappings.is_empty() { Vec::new() } else { self.target.structure(&mappings, &[]).await? };
-        let objects = found.into_iter().filter(|feature| feature.scope == Scope::Table).map(|feature| (feature.table, feature.what));
-        Ok(facts::objects_entry(&objects.collect()))
+        let mut objects = HashSet::new();
+        for part in self.made_by_task(facts, routes)?.chunks(TABLES_AT_ONCE) {
+            let found = self.target.structure(&mappings_of(part), &[]).await?;
+            let of_tables = found.into_iter().filter(|feature| feature.scope == Scope::Table);
+            objects.extend(of_tables.map(|feature| (feature.table, feature.what)));
+        }
+        Ok(facts::objects_entry(&objects))
     }
 
     async fn mend(&self, difference: &Difference, sql: Vec<String>) -> Result<()> {
@@ -254,29 +306,41 @@ impl Setup<'_> {
     /// cannot be said what belongs to which column.
     async fn compared(&self, facts: &Facts, routes: &[Route]) -> Result<Compared> {
         let ours = self.made_by_task(facts, routes)?;
-        let mappings: Vec<Arc<TableMapping>> = ours.iter().map(|route| route.mapping.clone()).collect();
-        if mappings.is_empty() {
-            return Ok(Compared::default());
+        let renamed = Renamed::of(routes);
+        let mut compared = Compared::default();
+        for part in ours.chunks(TABLES_AT_ONCE) {
+            self.compare(part, &renamed, &mut compared).await?;
         }
-        let wanted = self.source.structure(&mappings).await?;
+        in_order(&mut compared.differences);
+        in_order(&mut compared.uncertain);
+        Ok(compared)
+    }
+
+    async fn compare(&self, part: &[&Route], renamed: &Renamed<'_>, compared: &mut Compared) -> Result<()> {
+        let mappings = mappings_of(part);
+        let mut wanted = self.source.structure(&mappings).await?;
+        wanted.retain(|feature| renamed.reads_alike(feature, &renamed.sources));
         // behind the structure: a column that came before it was read is seen
-        let names: Vec<TableName> = ours.iter().map(|route| route.table.name.clone()).collect();
+        let names: Vec<TableName> = part.iter().map(|route| route.table.name.clone()).collect();
         let looks = self.source.appearances(&names).await?;
-        let is_as_carried =
-            |route: &&Route| looks.iter().any(|found| found.table == route.table.name && has_columns(&found.look, &route.table));
-        let moved_on: Vec<TableName> =
-            ours.iter().filter(|route| !is_as_carried(route)).map(|route| route.mapping.target.clone()).collect();
-        let found = self.target.structure(&mappings, &wanted).await?;
-        let cut: Vec<&TableName> = ours.iter().filter(|route| !is_whole(route)).map(|route| &route.mapping.target).collect();
-        let compared = |difference: &Difference| match difference.feature.scope {
+        let looks: HashMap<&TableName, &Appearance> = looks.iter().map(|found| (&found.table, &found.look)).collect();
+        let is_as_carried = |route: &&&Route| looks.get(&route.table.name).is_some_and(|look| has_columns(look, &route.table));
+        let moved_on: HashSet<&TableName> = part.iter().filter(|route| !is_as_carried(route)).map(|route| &route.mapping.target).collect();
+        let mut found = self.target.structure(&mappings, &wanted).await?;
+        found.retain(|feature| renamed.reads_alike(feature, &renamed.targets));
+        let cut: HashSet<&TableName> = part.iter().filter(|route| !is_whole(route)).map(|route| &route.mapping.target).collect();
+        let is_compared = |difference: &Difference| match difference.feature.scope {
             Scope::OfColumn => true,
             // what is left out, or the target's own
-            Scope::Column => !(cut.contains(&&difference.feature.table) && difference.kind == Kind::Surplus),
-            Scope::Table => !cut.contains(&&difference.feature.table),
+            Scope::Column => !(cut.contains(&difference.feature.table) && difference.kind == Kind::Surplus),
+            Scope::Table => !cut.contains(&difference.feature.table),
         };
-        let differences = differences(&wanted, &found).into_iter().filter(compared);
-        let (uncertain, differences) = differences.partition(|difference| moved_on.contains(&difference.feature.table));
-        Ok(Compared { differences, moved_on, uncertain })
+        let differences = differences(&wanted, &found).into_iter().filter(is_compared);
+        let (uncertain, certain): (Vec<_>, Vec<_>) = differences.partition(|difference| moved_on.contains(&difference.feature.table));
+        compared.differences.extend(certain);
+        compared.uncertain.extend(uncertain);
+        compared.moved_on.extend(part.iter().map(|route| &route.mapping.target).filter(|table| moved_on.contains(table)).cloned());
+        Ok(())
     }
 
     /// Without target tables that were there before the task, or that a person makes: they keep their owner's structure.
@@ -341,7 +405,45 @@ mod tests {
             change: Vec::new(),
             bearing,
             scope,
+            leans_on: None,
         }
+    }
+
+    #[test]
+    fn parts_of_the_tables_are_as_if_compared_at_once() {
+        let table = |name: &str, feature: Feature| Feature { table: TableName::new("shop", name), ..feature };
+        let lean = |name: &str| {
+            let other = Some(TableName::new("shop", name));
+            Feature { leans_on: other, ..feature("CONSTRAINT ref", "", Bearing::None, Scope::Table) }
+        };
+        let label = feature("LABEL 'x' of type mood", "", Bearing::Admits, Scope::Table);
+        let unique = |of: &str| table(of, feature("CONSTRAINT key", of, Bearing::Refuses, Scope::Table));
+        let mut found = differences(&[label.clone(), table("a", lean("b"))], &[table("a", lean("c"))]);
+        found.extend(differences(&[table("b", label), unique("b")], &[unique("c"), table("d", lean("c"))]));
+        in_order(&mut found);
+        let told: Vec<String> = found.iter().map(|found| format!("{:?} {}", found.kind, found.name())).collect();
+        let expected = [
+            "Surplus shop.d: CONSTRAINT ref",
+            "Surplus shop.c: CONSTRAINT key",
+            "Missing shop.item: LABEL 'x' of type mood",
+            "Missing shop.b: CONSTRAINT key",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_text_that_names_a_renamed_table_is_not_compared() {
+        let (old, new, kept) = (TableName::new("shop", "old"), TableName::new("shop", "new"), TableName::new("shop", "kept"));
+        let renamed = Renamed { sources: HashSet::from([&old]), targets: HashSet::from([&new]) };
+        let of = |table: &TableName, other: &TableName| Feature {
+            table: table.clone(),
+            leans_on: Some(other.clone()),
+            ..feature("CONSTRAINT ref", "", Bearing::None, Scope::Table)
+        };
+        assert!(renamed.reads_alike(&of(&kept, &kept), &renamed.sources));
+        assert!(!renamed.reads_alike(&of(&kept, &old), &renamed.sources) && !renamed.reads_alike(&of(&kept, &new), &renamed.targets));
+        assert!(!renamed.reads_alike(&of(&new, &kept), &renamed.sources), "the table itself");
+        assert!(renamed.reads_alike(&feature("INDEX a", "", Bearing::None, Scope::Table), &renamed.sources));
     }
 
     #[test]

@@ -159,13 +159,22 @@ pub(crate) async fn write_entries(client: &Client, task: &TaskName, entries: &[E
     Ok(())
 }
 
+/// Bytes of keys and values. As text they are three times as many, and a session keeps the room for its largest message.
+const MOST_IN_ONE_MESSAGE: usize = 64 << 10;
+
 /// The end of a transaction: its entries, the proof of the lease and the COMMIT in one message, so that the lease's row,
-/// which every writer of the task locks, is held for no round trip. Without the lease a division by zero keeps the COMMIT
-/// from running, and the transaction stays open, failed.
+/// which every writer of the task locks, is held for no round trip. Many entries go ahead of it, as they are. Without the
+/// lease a division by zero keeps the COMMIT from running, and the transaction stays open, failed.
 pub(crate) async fn commit_with(client: &Client, lease: &Lease, entries: &[Entry]) -> Result<()> {
     let task = quote::literal(lease.task.as_str());
     let mut sql = String::new();
-    let (removed, kept) = last_of_each(entries);
+    let (removed, kept) = match entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>() > MOST_IN_ONE_MESSAGE {
+        true => {
+            write_entries(client, &lease.task, entries).await?;
+            Default::default()
+        }
+        false => last_of_each(entries),
+    };
     if !kept.is_empty() {
         let rows: Vec<String> =
             kept.iter().map(|(key, value)| format!("({task}, {}, decode('{}', 'hex'))", quote::literal(key), hex(value))).collect();

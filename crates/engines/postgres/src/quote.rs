@@ -17,9 +17,38 @@ pub(crate) fn table(name: &TableName) -> String {
     format!("{}.{}", identifier(&name.schema), identifier(&name.name))
 }
 
+/// The name that a server wrote: in quotes where it must be.
+pub(crate) fn unquoted(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => name.to_owned(),
+    }
+}
+
+/// The name with its schema that a statement of the server's goes on with.
+pub(crate) fn leading_table(sql: &str) -> Option<TableName> {
+    let mut quoted = false;
+    let mut outside = sql.char_indices().filter(|(_, letter)| {
+        quoted ^= *letter == '"';
+        !quoted
+    });
+    let (dot, _) = outside.find(|(_, letter)| *letter == '.')?;
+    let end = outside.find(|(_, letter)| letter.is_whitespace()).map_or(sql.len(), |(at, _)| at);
+    Some(TableName::new(unquoted(&sql[..dot]), unquoted(&sql[dot + 1..end])))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_wrote_is_read_back() {
+        let expected = |schema: &str, name: &str| Some(TableName::new(schema, name));
+        assert_eq!(leading_table("public.item ALTER COLUMN id ADD"), expected("public", "item"));
+        assert_eq!(leading_table("\"Order . s\".\"a \"\" ALTER COLUMN .b\"\nALTER"), expected("Order . s", "a \" ALTER COLUMN .b"));
+        assert_eq!(leading_table("public.\"Größe\""), expected("public", "Größe"));
+        assert_eq!(leading_table("item ALTER"), None);
+    }
 
     #[test]
     fn quotes_inside_are_doubled() {

@@ -34,6 +34,7 @@ pub(crate) fn of_tables(connection: &Connection, mappings: &[Arc<TableMapping>])
                 change: Vec::new(),
                 bearing: if unique { Bearing::Refuses } else { Bearing::None },
                 scope: Scope::Table,
+                leans_on: None,
             });
         }
     }

@@ -163,6 +163,7 @@ pub(super) fn features(spec: &TableSpec, table: &TableName, named: impl Fn(&str)
         change: Vec::new(),
         bearing: Bearing::None,
         scope: Scope::Table,
+        leans_on: None,
     };
     let mut features = Vec::new();
     for column in spec.columns.iter().filter(|column| !column.nullable) {

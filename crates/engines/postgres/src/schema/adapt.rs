@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::error;
+use crate::quote::unquoted;
 
 /// What the target answers once, before steps are judged.
 #[derive(Debug, Default)]
@@ -347,13 +348,6 @@ fn words(text: &str) -> Vec<&str> {
     }
     words.extend(start.map(|start| &text[start..]));
     words
-}
-
-fn unquoted(name: &str) -> String {
-    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) => inner.replace("\"\"", "\""),
-        None => name.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -71,9 +71,10 @@ pub(crate) async fn try_steps(
         }
     };
     let places = places(client, tables).await?;
-    let part = Part::choose(client, task, tables, mappings, excepted, &places.root_oids).await?;
+    let mut part = Part::choose(client, task, tables, mappings, excepted, &places.root_oids).await?;
     let chosen = part.sort_out(client, entries).await?;
     let mut dumped = Dumped { leans_on: part.leans_on(&chosen.kept), not_carried: chosen.left, ..Dumped::default() };
+    part.forget_graph();
     let (items, left) = staged(chosen.kept, &places);
     dumped.items = items;
     versions(client, &mut dumped.items).await?;
@@ -283,13 +284,8 @@ impl Places {
 
     /// The table of which an identity's sequence is a part; None for a sequence that stands alone.
     fn with_identity(&self, sql: &str) -> Option<TableName> {
-        let (name, _) = sql.strip_prefix("ALTER TABLE ")?.split_once(" ALTER COLUMN ")?;
-        // the dump quotes a name where it must
-        let spellings = |name: &str| [name.to_owned(), quote::identifier(name)];
-        let is_named = |table: &TableName| {
-            spellings(&table.schema).iter().any(|schema| spellings(&table.name).iter().any(|table| format!("{schema}.{table}") == name))
-        };
-        self.roots.iter().find(|(table, _)| is_named(table)).map(|(_, root)| root.clone())
+        let table = quote::leading_table(sql.strip_prefix("ALTER TABLE ")?)?;
+        self.roots.get(&table).cloned()
     }
 
     /// Entries of constraints are named `table constraint`, and both may hold blanks: the table that is known decides.

@@ -192,6 +192,11 @@ impl Part {
         objects.chain(tables).map(below).collect()
     }
 
+    /// What leans on what is asked no more: it is the largest part of all that is known here.
+    pub(crate) fn forget_graph(&mut self) {
+        self.graph = Graph::default();
+    }
+
     pub(crate) async fn lost_functions(&self, client: &Client) -> Result<HashSet<String>> {
         let sql = "SELECT oid, oid::regprocedure::text FROM pg_proc WHERE oid >= 16384";
         let rows = client.query(sql, &[]).await.map_err(error::from_server)?;

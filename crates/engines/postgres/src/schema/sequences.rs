@@ -58,14 +58,15 @@ SELECT o.relation, o.number, n.nspname::text, c.relname::text, format_type(s.seq
 FROM (
     SELECT d.refobjid AS relation, d.refobjsubid::int2 AS number, d.objid AS sequence, true AS owned FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+      AND d.refobjid = ANY($1)
     UNION
     SELECT a.adrelid, a.adnum, d.refobjid, false FROM pg_depend d JOIN pg_attrdef a ON a.oid = d.objid
     WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'
+      AND a.adrelid = ANY($1)
 ) o
 JOIN pg_class c ON c.oid = o.sequence AND c.relkind = 'S'
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_sequence s ON s.seqrelid = c.oid
-WHERE o.relation = ANY($1)
 GROUP BY o.relation, o.number, n.nspname, c.relname, s.seqtypid, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
 ORDER BY n.nspname, c.relname";
 

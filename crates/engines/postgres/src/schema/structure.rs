@@ -4,7 +4,7 @@
 //! server may spell what it was given in another way than what it parsed it from: where texts differ, the target is asked
 //! to spell the source's, on an empty table that is taken back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use godwit_model::{Bearing, Feature, Result, Scope, TableMapping, TableName};
@@ -42,6 +42,7 @@ impl Side<'_> {
             change: Vec::new(),
             bearing: Bearing::None,
             scope: Scope::Table,
+            leans_on: None,
         }
     }
 }
@@ -59,17 +60,21 @@ struct Gathered {
 
 impl Gathered {
     fn all(self) -> Vec<Feature> {
-        [self.labels, self.columns, self.partitions, self.constraints, self.indexes, self.foreign_keys].concat()
+        [self.labels, self.columns, self.partitions, self.constraints, self.indexes, self.foreign_keys].into_iter().flatten().collect()
     }
 }
+
+/// What the source has, by table and name.
+type Asked<'f> = HashMap<(&'f TableName, &'f str), &'f Feature>;
 
 pub(crate) async fn of_source(client: &Client, mappings: &[Arc<TableMapping>]) -> Result<Vec<Feature>> {
     let names: Vec<TableName> = mappings.iter().map(|mapping| mapping.source.clone()).collect();
     let tables = catalog::read_named(client, &names).await?;
     let sequences = sequences::of_columns(client, &tables).await?;
     let mut sides = Vec::new();
+    let by_name: HashMap<&TableName, &Arc<TableMapping>> = mappings.iter().map(|mapping| (&mapping.source, mapping)).collect();
     for catalog in tables {
-        let Some(mapping) = mappings.iter().find(|mapping| mapping.source == catalog.table.name) else { continue };
+        let Some(mapping) = by_name.get(&catalog.table.name) else { continue };
         let mapped = Mapped { source: &catalog, mapping };
         let named = |index: usize| Some((catalog.columns[index].number, mapped.target_column(index)?.to_owned()));
         let names = (0..catalog.columns.len()).filter_map(named).collect();
@@ -80,13 +85,15 @@ pub(crate) async fn of_source(client: &Client, mappings: &[Arc<TableMapping>]) -
     gather(client, &sides).await.map(Gathered::all)
 }
 
-pub(crate) async fn of_target(client: &Client, mappings: &[Arc<TableMapping>], asked: &[Feature]) -> Result<Vec<Feature>> {
+pub(crate) async fn of_target(client: &Client, mappings: &[Arc<TableMapping>], wanted: &[Feature]) -> Result<Vec<Feature>> {
     let names: Vec<TableName> = mappings.iter().map(|mapping| mapping.target.clone()).collect();
     let tables = catalog::read_named(client, &names).await?;
     let sequences = sequences::of_columns(client, &tables).await?;
     let mut sides = Vec::new();
+    let by_name: HashMap<&TableName, &Arc<TableMapping>> = mappings.iter().map(|mapping| (&mapping.target, mapping)).collect();
+    let asked: Asked<'_> = wanted.iter().map(|wanted| ((&wanted.table, wanted.what.as_str()), wanted)).collect();
     for catalog in tables {
-        let Some(mapping) = mappings.iter().find(|mapping| mapping.target == catalog.table.name) else { continue };
+        let Some(mapping) = by_name.get(&catalog.table.name) else { continue };
         let columns = catalog.columns.iter().zip(&catalog.table.columns);
         let names = columns.map(|(own, column)| (own.number, column.name.clone())).collect();
         let own = own_sequences(&catalog, &sequences, OwnedSequence::clone);
@@ -96,18 +103,18 @@ pub(crate) async fn of_target(client: &Client, mappings: &[Arc<TableMapping>], a
     // properties of a column that is the owner's own are the owner's too
     found.retain(|feature| {
         let of_task = |name: &str| {
-            let mapped = mappings.iter().find(|mapping| mapping.target == feature.table);
-            let is_told = |wanted: &Feature| wanted.table == feature.table && wanted.what.strip_prefix(COLUMN) == Some(name);
-            mapped.is_some_and(|mapping| mapping.columns.iter().any(|column| column.target == name)) || asked.iter().any(is_told)
+            let is_mapped = by_name.get(&feature.table).is_some_and(|mapping| mapping.columns.iter().any(|column| column.target == name));
+            is_mapped || asked.contains_key(&(&feature.table, format!("{COLUMN}{name}").as_str()))
         };
         let column = feature.what.split_once(" of ").or_else(|| feature.what.split_once(" on ")).map(|(_, name)| name);
         feature.scope != Scope::OfColumn || column.is_none_or(of_task)
     });
     // a table that is not cut into partitions has room for the rows of all of them
-    let in_one: Vec<&TableName> =
+    let in_one: HashSet<&TableName> =
         sides.iter().filter(|side| side.catalog.kind != TableKind::Partitioned).map(|side| side.target()).collect();
-    found.extend(asked.iter().filter(|feature| feature.what.starts_with(PARTITION) && in_one.contains(&&feature.table)).cloned());
-    in_one_spelling(client, &mut found, asked).await?;
+    let is_held = |feature: &&Feature| feature.what.starts_with(PARTITION) && in_one.contains(&feature.table);
+    found.extend(wanted.iter().filter(is_held).cloned());
+    in_one_spelling(client, &mut found, &asked).await?;
     Ok(found)
 }
 
@@ -305,8 +312,8 @@ fn drop_if_empty(table: &str) -> String {
 }
 
 const CONSTRAINTS: &str = "
-SELECT k.conrelid, k.conname::text, k.contype::text, pg_get_constraintdef(k.oid), k.confrelid
-FROM pg_constraint k
+SELECT k.conrelid, k.conname::text, k.contype::text, pg_get_constraintdef(k.oid), n.nspname::text, c.relname::text
+FROM pg_constraint k LEFT JOIN pg_class c ON c.oid = k.confrelid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.conrelid = ANY($1) AND k.contype IN ('c', 'u', 'x', 'p', 'f') AND k.conparentid = 0 AND k.coninhcount = 0
 ORDER BY k.conrelid, k.contype = 'c', k.conname";
 
@@ -316,17 +323,14 @@ async fn constraints(client: &Client, oids: &[u32], sides: &HashMap<u32, &Side<'
         // dropped while it was read
         let Some(definition) = row.get::<_, Option<&str>>(3) else { continue };
         let (name, kind): (&str, &str) = (row.get(1), row.get(2));
-        let keeps_name = |side: &Side<'_>| side.mapping.source == side.mapping.target;
-        // its text names the other table as the source does
-        if kind == "f" && !(keeps_name(side) && sides.get(&row.get(4)).is_none_or(|other| keeps_name(other))) {
-            continue;
-        }
+        let leans_on = row.get::<_, Option<String>>(4).zip(row.get(5)).map(|(schema, table): (_, String)| TableName::new(schema, table));
         let (table, quoted) = (quote::table(side.target()), quote::identifier(name));
         let feature = Feature {
             make: vec![format!("ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}")],
             remove: vec![format!("ALTER TABLE {table} DROP CONSTRAINT {quoted}")],
             // rows are found by the key
             bearing: if matches!(kind, "f" | "p") || is_own_key(side, name) { Bearing::None } else { Bearing::Refuses },
+            leans_on,
             ..side.feature(format!("{CONSTRAINT}{name}"), definition)
         };
         if kind == "f" { gathered.foreign_keys.push(feature) } else { gathered.constraints.push(feature) }
@@ -381,9 +385,9 @@ fn method_on(definition: &str) -> Option<&str> {
 
 /// Where both sides have a feature and spell it differently: on an empty copy of the table the source's is made and read
 /// again. What then reads like the target's is the same.
-async fn in_one_spelling(client: &Client, found: &mut [Feature], asked: &[Feature]) -> Result<()> {
+async fn in_one_spelling(client: &Client, found: &mut [Feature], asked: &Asked<'_>) -> Result<()> {
     for own in found {
-        let other = asked.iter().find(|other| other.table == own.table && other.what == own.what);
+        let other = asked.get(&(&own.table, own.what.as_str())).copied();
         let Some(other) = other.filter(|other| other.definition != own.definition) else { continue };
         if is_expression(&own.what) && respelled(client, other).await?.as_ref() == Some(&own.definition) {
             other.definition.clone_into(&mut own.definition);
