@@ -68,9 +68,17 @@ impl Facts {
 
     /// Entries that take back all but what was made at the target: the task begins anew over a target that stays.
     pub fn begin_anew(&self) -> Vec<Entry> {
+        self.all_but_what_was_made().chain([done_entry("inexact"), done_entry("resync")]).collect()
+    }
+
+    /// As above, where no table with a key holds rows of the task.
+    pub fn begin_again(&self) -> Vec<Entry> {
+        self.all_but_what_was_made().chain([done_entry("torn")]).collect()
+    }
+
+    fn all_but_what_was_made(&self) -> impl Iterator<Item = Entry> {
         let kept = |key: &str| matches!(key, "existing" | "indexed" | "objects") || key.starts_with("step/");
-        let gone = self.entries.keys().filter(|key| !kept(key)).map(|key| removal(key));
-        gone.chain([done_entry("inexact"), done_entry("resync")]).collect()
+        self.entries.keys().filter(move |key| !kept(key)).map(|key| removal(key))
     }
 
     pub fn start(&self) -> Result<Option<Start>> {
@@ -136,6 +144,25 @@ impl Facts {
     /// Whether a copy was begun.
     pub fn has_plans(&self) -> bool {
         self.entries.keys().any(|key| key.starts_with("plan/"))
+    }
+
+    /// Whether every chunk of the table is there.
+    pub fn is_copied(&self, table: &TableName) -> Result<bool> {
+        match self.plan(table)? {
+            Some(plan) => Ok(self.missing(table, &plan)?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    /// Chunks that are not copied yet.
+    pub fn missing(&self, table: &TableName, plan: &Plan) -> Result<Vec<usize>> {
+        let mut missing = Vec::new();
+        for number in 0..plan.chunks.len() {
+            if self.chunk_rows(table, plan.generation, number)?.is_none() {
+                missing.push(number);
+            }
+        }
+        Ok(missing)
     }
 
     /// Rows of a chunk that is done.

@@ -35,6 +35,7 @@ use crate::stillness::Stillness;
 use crate::storage::Storage;
 use crate::structure;
 use crate::tenure::{self, Life};
+use crate::torn;
 use crate::upkeep::Upkeep;
 
 /// Between attempts after a transient error: doubled from the first to the longest.
@@ -234,7 +235,7 @@ impl Shared {
         *lease = Some(taken);
         let lease = lease.as_ref().expect("taken or resumed just now");
         match beginning {
-            Beginning::GoOn => {}
+            Beginning::GoOn => self.begin_again_if_torn(lease).await?,
             Beginning::Anew => self.begin_anew(lease).await?,
             Beginning::Mend => self.begin_to_mend(lease).await?,
         }
@@ -252,6 +253,21 @@ impl Shared {
         let facts = Facts::from_entries(target.ledger(&task.name).await?);
         storage.wipe().await?;
         target.record(lease, &facts.begin_anew()).await
+    }
+
+    /// The snapshot of an earlier attempt is gone, and with it what a table without a key was copied from.
+    async fn begin_again_if_torn(&self, lease: &Lease) -> Result<()> {
+        let Job { task, target, storage, observer, .. } = &*self.job;
+        let facts = Facts::from_entries(target.ledger(&task.name).await?);
+        let has_begun = if task.phases.changes { facts.start()?.is_some() } else { facts.has_plans() };
+        if !has_begun || !task.phases.load || facts.is_done("loaded") || facts.is_beside_strangers()? {
+            return Ok(());
+        }
+        let routes = self.job.routes_of(&facts)?;
+        let Some(table) = torn::torn(&facts, &routes)? else { return Ok(()) };
+        observer.event(Event::Warning(format!("the copy of {table} was interrupted: a table without a key is copied from its beginning")));
+        storage.wipe().await?;
+        target.record(lease, &torn::begin_again(&facts, &routes)?).await
     }
 
     /// Opens a convergent window that ends with a sweep. A task that is still loading needs none.
@@ -392,9 +408,10 @@ impl Shared {
         let mut entries = vec![facts::done_entry("loaded"), facts::marker_entry(&new_marker(&origin(setup.task)))];
         if setup.task.phases.load {
             self.phase(Phase::Load);
-            empty_keyless(setup, facts, &self.job.routes_of(facts)?).await?;
+            torn::empty(setup, facts, &self.job.routes_of(facts)?).await?;
             loop {
                 if exact.is_none() {
+                    torn::refuse(facts, &self.job.routes_of(facts)?)?;
                     // before a column of a key gets another name
                     setup.make_keys(facts).await?;
                 }
@@ -434,7 +451,7 @@ impl Shared {
     async fn load_only(&self, setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
         if setup.task.phases.load && !facts.is_done("loaded") {
             self.phase(Phase::Load);
-            empty_keyless(setup, facts, routes).await?;
+            torn::empty(setup, facts, routes).await?;
             // nothing is replayed over this copy: any one snapshot will do, as long as it is one
             let exact = match facts.has_plans() {
                 true => None,
@@ -593,20 +610,6 @@ struct Begun {
     /// Where capture begins if the log is empty.
     from: Position,
     snapshot: Option<Box<dyn godwit_model::Snapshot>>,
-}
-
-/// Before a copy over old rows: no key tells the rows of these tables from those that come. Emptied in the transaction that
-/// says so, because rows are only added after it.
-async fn empty_keyless(setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
-    if !facts.is_done("resync") || facts.is_done("emptied") {
-        return Ok(());
-    }
-    let keyless = routes.iter().filter(|route| !route.mapping.has_key());
-    let tables: Vec<_> = keyless.map(|route| route.mapping.target.clone()).collect();
-    let done = facts::done_entry("emptied");
-    setup.target.empty(setup.lease, &tables, false, &done).await?;
-    facts.apply(&[done]);
-    Ok(())
 }
 
 /// An empty change log takes the place of one that was lost: the source says whether it still keeps what is needed.

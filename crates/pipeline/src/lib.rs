@@ -16,6 +16,7 @@ mod steps;
 mod structure;
 
 mod load;
+mod torn;
 
 mod ahead;
 mod capture;

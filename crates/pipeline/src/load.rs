@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::facts::{self, Facts, Plan};
 use crate::steps::{Builder, Waiting};
+use crate::torn;
 
 /// A chunk is small enough to be copied again after a crash and large enough that its commit costs nothing beside it.
 pub const CHUNK_BYTES: u64 = 64 << 20;
@@ -125,9 +126,8 @@ impl Loader {
 
     fn is_whole(&self, facts: &Facts) -> Result<bool> {
         for route in &self.routes {
-            match facts.plan(&route.table.name)? {
-                Some(plan) if self.missing(facts, &route.table.name, &plan)?.is_empty() => {}
-                _ => return Ok(false),
+            if !facts.is_copied(&route.table.name)? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -144,7 +144,7 @@ impl Loader {
         let snapshot = match exact {
             Some(snapshot) => snapshot,
             None => {
-                loader.refuse_torn_tables(facts)?;
+                torn::refuse(facts, &loader.routes)?;
                 loader.source.snapshot().await?
             }
         };
@@ -158,7 +158,7 @@ impl Loader {
         let jobs = loader.plan(facts, &keyless, &view).await?;
         // first and alone: the exact snapshot may not be renewed before they are whole
         let torn = loader.clone().round(jobs, view.clone()).await?;
-        torn.first().map_or(Ok(()), |route| Err(torn_copy(&route.table.name)))?;
+        torn.first().map_or(Ok(()), |route| Err(torn::interrupted(&route.table.name)))?;
         let mut jobs = loader.plan(facts, &keyed, &view).await?;
         loop {
             let stale = loader.clone().round(std::mem::take(&mut jobs), view.clone()).await?;
@@ -179,31 +179,6 @@ impl Loader {
     /// Whether rows can only be new.
     fn is_plain(&self, view: &View) -> bool {
         view.fresh && !self.over_old_rows
-    }
-
-    /// A table without a key cannot be mended by upserts: it counts only if one exact snapshot showed all of it.
-    fn refuse_torn_tables(&self, facts: &Facts) -> Result<()> {
-        for route in self.routes.iter().filter(|route| !route.mapping.has_key()) {
-            let plan = facts.plan(&route.table.name)?;
-            let whole = match &plan {
-                Some(plan) => self.missing(facts, &route.table.name, plan)?.is_empty(),
-                None => false,
-            };
-            if !whole {
-                return Err(torn_copy(&route.table.name));
-            }
-        }
-        Ok(())
-    }
-
-    fn missing(&self, facts: &Facts, table: &TableName, plan: &Plan) -> Result<Vec<usize>> {
-        let mut missing = Vec::new();
-        for number in 0..plan.chunks.len() {
-            if facts.chunk_rows(table, plan.generation, number)?.is_none() {
-                missing.push(number);
-            }
-        }
-        Ok(missing)
     }
 
     async fn plan(&self, facts: &mut Facts, routes: &[Route], view: &Mutex<View>) -> Result<Vec<Job>> {
@@ -233,7 +208,7 @@ impl Loader {
         for route in routes {
             let Some(plan) = facts.plan(&route.table.name)? else { continue };
             let job = |number: usize| Job { route: route.clone(), generation: plan.generation, number, chunk: plan.chunks[number].clone() };
-            jobs.extend(self.missing(facts, &route.table.name, &plan)?.into_iter().rev().map(job));
+            jobs.extend(facts.missing(&route.table.name, &plan)?.into_iter().rev().map(job));
         }
         Ok(jobs)
     }
@@ -388,10 +363,7 @@ impl Loader {
     /// snapshot that is recorded.
     async fn note_exactness(&self, view: &mut View) -> Result<()> {
         if !view.fresh && self.beside_strangers {
-            return Err(Error::new(&codes::LOAD_TORN, "a copy beside rows that were there before cannot be continued")
-                .at("target.existing: append")
-                .remedy("what was copied can no longer be told from what was there: restore the target's tables and begin anew (`clean`, `run`)")
-                .effect("what was copied so far stays in the target"));
+            return Err(torn::beside_strangers());
         }
         if !self.is_plain(view) {
             self.waiting.make_all_keys(self.builder(), self.writers).await?;
@@ -430,11 +402,4 @@ fn whole_now(jobs: &[Job], left: &mut HashMap<TableName, usize>, stale: &HashMap
         }
     }
     (!whole.is_empty()).then_some(Work::Keys(whole))
-}
-
-fn torn_copy(table: &TableName) -> Error {
-    Error::new(&codes::LOAD_TORN, "the copy of a table without a key was interrupted and cannot be continued")
-        .at(format!("table {table}"))
-        .remedy("start anew with `run --resync`, or give the table a key")
-        .effect("what was copied so far stays in the target")
 }

@@ -76,9 +76,9 @@ impl Godwit {
         assert!(self.says(words), "{}", self.ended_early(&format!("before it said {words:?}")));
     }
 
-    /// The same; false if it ends before.
+    /// False if it ends before.
     #[track_caller]
-    pub fn says(&mut self, words: &str) -> bool {
+    fn says(&mut self, words: &str) -> bool {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -112,12 +112,6 @@ impl Godwit {
         let alive = self.child.try_wait().unwrap().is_none();
         assert!(alive, "{}", self.ended_early("before it was killed"));
         drop(self);
-    }
-
-    /// Kills it, or gives what it ended with before.
-    #[track_caller]
-    pub fn kill_if_alive(mut self) -> Option<Ended> {
-        self.child.try_wait().unwrap().map(|_| self.end())
     }
 
     #[track_caller]
