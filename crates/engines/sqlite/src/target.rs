@@ -70,8 +70,8 @@ impl SqliteTarget {
         self.placed(self.writers.run(job).await)
     }
 
-    /// The file may have to be made.
-    async fn create<T: Send + 'static>(&self, job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static) -> Result<T> {
+    /// On a connection that nothing else uses. The file may have to be made.
+    async fn alone<T: Send + 'static>(&self, job: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static) -> Result<T> {
         let _turn = self.turn.take().await?;
         let location = self.location.clone();
         let session = Session::open("create", move || location.open(Purpose::CreateTarget)).await?;
@@ -84,6 +84,9 @@ impl SqliteTarget {
         answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
     }
 }
+
+/// The step of a person's script.
+const SCRIPT: &str = "FILE schema.create";
 
 #[async_trait]
 impl Target for SqliteTarget {
@@ -130,11 +133,11 @@ impl Target for SqliteTarget {
 
     /// The whole script before the load.
     fn staged(&self, sql: &str) -> Vec<SchemaItem> {
-        vec![SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
+        vec![SchemaItem { id: SCRIPT.to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
     }
 
     async fn install(&self) -> Result<()> {
-        self.create(lease::install).await
+        self.alone(lease::install).await
     }
 
     async fn lease(&self, task: &TaskName) -> Result<Option<LeaseRecord>> {
@@ -170,13 +173,15 @@ impl Target for SqliteTarget {
     async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
         let items: Vec<SchemaItem> = items.iter().map(|item| (*item).clone()).collect();
         let (lease, done) = (lease.clone(), done.to_vec());
-        self.write(move |connection| {
+        // settings and temporary tables of a person's script end with its connection
+        let is_script = items.iter().any(|item| item.id == SCRIPT);
+        let job = move |connection: &mut Connection| {
             under_lease(connection, &lease, &done, |connection| {
                 let mut statements = items.iter().flat_map(|item| item.sql.iter().map(move |sql| (item, sql)));
                 statements.try_for_each(|(item, sql)| connection.execute_batch(sql).map_err(|problem| refused_step(item, problem)))
             })
-        })
-        .await
+        };
+        if is_script { self.alone(job).await } else { self.write(job).await }
     }
 
     async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {

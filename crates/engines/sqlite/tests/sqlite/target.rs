@@ -252,3 +252,14 @@ async fn a_schema_step_and_its_entry_are_one() {
     target.empty(&lease, &[TableName::new("main", "z")], true, &done).await.unwrap();
     assert!(target.present(&[TableName::new("main", "z")]).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn what_a_script_sets_for_its_connection_ends_with_it() {
+    let (world, target, lease, _) = ready().await;
+    let script = target.staged("CREATE TEMP TABLE k (v, w)");
+    let step = SchemaItem { id: "T".into(), stage: Stage::AfterLoad, table: None, sql: vec!["INSERT INTO k VALUES (1, 2)".into()] };
+    target.perform(&lease, &script.iter().collect::<Vec<_>>(), &[]).await.unwrap();
+    target.perform(&lease, &[&step], &[]).await.unwrap();
+    let found: i64 = world.target_user().query_row("SELECT count(*) FROM k", [], |row| row.get(0)).unwrap();
+    assert_eq!(found, 1, "it went into the script's own table");
+}
