@@ -25,8 +25,9 @@ END $$";
 pub fn bytes(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
     let mut smaller: Option<(u64, Duration)> = None;
     for amount in &sizes.growing_loads {
-        let (bytes, took) = rounds(arena, report, "full load", |arena| load::make_source(arena, amount))?;
+        let bytes = load::make_source(arena, amount)?;
         let name = format!("full load, {} MB with indexes", bytes / 1_000_000);
+        let took = rounds(arena, report, &name)?;
         if let Some((less, time)) = smaller {
             report.add(line(&name, &format!("linear from {} MB", less / 1_000_000), took, time, bytes as f64 / less as f64));
         }
@@ -38,14 +39,12 @@ pub fn bytes(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
 pub fn tables(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
     let mut smaller: Option<(u64, Duration)> = None;
     for tables in sizes.growing_tables {
-        let (_, took) = rounds(arena, report, &format!("{tables} tables"), |arena| {
-            let sql = Arena::empty_database(&arena.source, load::SOURCE)?;
-            sql.run(&TABLES.replace("$TABLES", &tables.to_string()))?;
-            sql.run("VACUUM ANALYZE")?;
-            sql.run("CHECKPOINT")?;
-            Ok(tables)
-        })?;
+        let sql = Arena::empty_database(&arena.source, load::SOURCE)?;
+        sql.run(&TABLES.replace("$TABLES", &tables.to_string()))?;
+        sql.run("VACUUM ANALYZE")?;
+        sql.run("CHECKPOINT")?;
         let name = format!("full load of {tables} tables of 100 rows");
+        let took = rounds(arena, report, &name)?;
         if let Some((less, time)) = smaller {
             report.add(line(&name, &format!("linear from {less} tables"), took, time, tables as f64 / less as f64));
         }
@@ -54,9 +53,8 @@ pub fn tables(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> 
     load::drop_both(arena)
 }
 
-/// What `make` says of the source it made, and the median time of loading it.
-fn rounds(arena: &Arena, report: &mut Report, what: &str, make: impl FnOnce(&Arena) -> Outcome<u64>) -> Outcome<(u64, Duration)> {
-    let amount = make(arena)?;
+/// The median time of loading what the source holds.
+fn rounds(arena: &Arena, report: &mut Report, what: &str) -> Outcome<Duration> {
     let (mut times, mut peak) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
         drop(Arena::empty_database(&arena.target, load::TARGET)?);
@@ -64,9 +62,9 @@ fn rounds(arena: &Arena, report: &mut Report, what: &str, make: impl FnOnce(&Are
         times.push(took);
         peak = peak.max(bytes);
     }
-    eprintln!("  {what}, {amount}: {times:.2?}");
+    eprintln!("  {what}: {times:.2?}");
     report.memory(what, peak);
-    Ok((amount, median(&times)))
+    Ok(median(&times))
 }
 
 fn line(work: &str, peer: &str, ours: Duration, smaller: Duration, factor: f64) -> Measure {
