@@ -73,9 +73,9 @@ pub trait Target: Send + Sync {
     /// one.
     async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()>;
 
-    /// Empties or drops tables as `existing` asks, and writes the entry, in one transaction under the lease. To drop a
-    /// table that is not there is fine; to empty one is `TABLE_MISSING`, and then none was emptied.
-    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()>;
+    /// Empties or drops tables and writes the entries, in one transaction under the lease. To drop a table that is not
+    /// there is fine; to empty one is `TABLE_MISSING`, and then none was emptied.
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, entries: &[Entry]) -> Result<()>;
 
     /// Gives a table the columns of `alteration.after` and writes the entries, in one durable transaction under the lease.
     ///

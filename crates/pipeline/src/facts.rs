@@ -68,17 +68,21 @@ impl Facts {
 
     /// Entries that take back all but what was made at the target: the task begins anew over a target that stays.
     pub fn begin_anew(&self) -> Vec<Entry> {
-        self.all_but_what_was_made().chain([done_entry("inexact"), done_entry("resync")]).collect()
-    }
-
-    /// As above, where no table with a key holds rows of the task.
-    pub fn begin_again(&self) -> Vec<Entry> {
-        self.all_but_what_was_made().chain([done_entry("torn")]).collect()
-    }
-
-    fn all_but_what_was_made(&self) -> impl Iterator<Item = Entry> {
         let kept = |key: &str| matches!(key, "existing" | "indexed" | "objects") || key.starts_with("step/");
-        self.entries.keys().filter(move |key| !kept(key)).map(|key| removal(key))
+        let gone = self.entries.keys().filter(|key| !kept(key)).map(|key| removal(key));
+        gone.chain([done_entry("inexact"), done_entry("resync")]).collect()
+    }
+
+    /// Entries that take back a load that is not whole: its place in the log, and what was copied. The tables stay described
+    /// as they are.
+    pub fn begin_again(&self, over_old_rows: bool) -> Vec<Entry> {
+        let of_load = |key: &str| {
+            let parts = ["plan/", "chunk/", "ahead/", "loose/", "sweep/"];
+            matches!(key, "start" | "p1" | "passed" | "reread" | "inexact") || parts.iter().any(|part| key.starts_with(part))
+        };
+        let gone = self.entries.keys().filter(|key| of_load(key)).map(|key| removal(key));
+        let old = ["inexact", "resync"].into_iter().filter(|_| over_old_rows).map(done_entry);
+        gone.chain(old).chain([done_entry("again")]).collect()
     }
 
     pub fn start(&self) -> Result<Option<Start>> {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_model::{
-    Checkpoint, Description, Entry, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table, TableName,
-    Target, Task, codes, failpoint,
+    Checkpoint, Description, Entry, Error, Event, Existing, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table,
+    TableName, Target, Task, codes, failpoint,
 };
 use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
@@ -258,16 +258,19 @@ impl Shared {
     /// The snapshot of an earlier attempt is gone, and with it what a table without a key was copied from.
     async fn begin_again_if_torn(&self, lease: &Lease) -> Result<()> {
         let Job { task, target, storage, observer, .. } = &*self.job;
+        if !task.phases.load || task.existing == Existing::Append {
+            return Ok(());
+        }
         let facts = Facts::from_entries(target.ledger(&task.name).await?);
         let has_begun = if task.phases.changes { facts.start()?.is_some() } else { facts.has_plans() };
-        if !has_begun || !task.phases.load || facts.is_done("loaded") || facts.is_beside_strangers()? {
+        if !has_begun || facts.is_done("loaded") {
             return Ok(());
         }
         let routes = self.job.routes_of(&facts)?;
         let Some(table) = torn::torn(&facts, &routes)? else { return Ok(()) };
         observer.event(Event::Warning(format!("the copy of {table} was interrupted: a table without a key is copied from its beginning")));
         storage.wipe().await?;
-        target.record(lease, &torn::begin_again(&facts, &routes)?).await
+        torn::begin_again(&**target, lease, &facts, &routes).await
     }
 
     /// Opens a convergent window that ends with a sweep. A task that is still loading needs none.
@@ -353,7 +356,9 @@ impl Shared {
     /// A log with records says that the task had begun; then the target must know of it. Else it is another store, an
     /// older state of it, or the task was finished or cleaned: nothing that may be begun anew by itself.
     async fn refuse_lost_ledger(&self, facts: &Facts) -> Result<()> {
-        if facts.start()?.is_some() || !self.job.task.phases.changes {
+        // where it begins again, a log of before may have come back
+        let knows = facts.start()?.is_some() || facts.is_done("again") || facts.is_done("resync");
+        if knows || !self.job.task.phases.changes {
             return Ok(());
         }
         if self.job.storage.log().await?.durable().sequence > Sequence(0) {
@@ -408,10 +413,10 @@ impl Shared {
         let mut entries = vec![facts::done_entry("loaded"), facts::marker_entry(&new_marker(&origin(setup.task)))];
         if setup.task.phases.load {
             self.phase(Phase::Load);
-            torn::empty(setup, facts, &self.job.routes_of(facts)?).await?;
+            torn::empty_all(setup, facts, &self.job.routes_of(facts)?).await?;
             loop {
                 if exact.is_none() {
-                    torn::refuse(facts, &self.job.routes_of(facts)?)?;
+                    torn::refuse(setup.task.existing, facts, &self.job.routes_of(facts)?)?;
                     // before a column of a key gets another name
                     setup.make_keys(facts).await?;
                 }
@@ -451,7 +456,7 @@ impl Shared {
     async fn load_only(&self, setup: &Setup<'_>, facts: &mut Facts, routes: &[Route]) -> Result<()> {
         if setup.task.phases.load && !facts.is_done("loaded") {
             self.phase(Phase::Load);
-            torn::empty(setup, facts, routes).await?;
+            torn::empty_all(setup, facts, routes).await?;
             // nothing is replayed over this copy: any one snapshot will do, as long as it is one
             let exact = match facts.has_plans() {
                 true => None,
@@ -572,6 +577,7 @@ impl Shared {
             snapshot_age: task.limits.snapshot_age,
             over_old_rows: facts.is_done("resync"),
             beside_strangers: facts.is_beside_strangers()?,
+            existing: task.existing,
             alone: !task.phases.changes,
             tasks: self.tasks.clone(),
             native: source.capabilities().dialect == target.capabilities().dialect,

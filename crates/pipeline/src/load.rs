@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_model::{
-    Chunk, ChunkMode, ChunkWrite, ChunkWritten, Error, Event, Lease, Observer, ReadSpec, Result, SchemaItem, Snapshot, Source, Table,
-    TableMapping, TableName, Target, codes, failpoint,
+    Chunk, ChunkMode, ChunkWrite, ChunkWritten, Error, Event, Existing, Lease, Observer, ReadSpec, Result, SchemaItem, Snapshot, Source,
+    Table, TableMapping, TableName, Target, codes, failpoint,
 };
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -64,6 +64,7 @@ pub(crate) struct Loader {
     pub over_old_rows: bool,
     /// Rows that are not the source's are there and stay: only inserts leave them alone.
     pub beside_strangers: bool,
+    pub existing: Existing,
     /// Nothing is replayed over this copy: any one snapshot is as good as an exact one.
     pub alone: bool,
     pub tasks: TaskTracker,
@@ -144,7 +145,7 @@ impl Loader {
         let snapshot = match exact {
             Some(snapshot) => snapshot,
             None => {
-                torn::refuse(facts, &loader.routes)?;
+                torn::refuse(loader.existing, facts, &loader.routes)?;
                 loader.source.snapshot().await?
             }
         };
@@ -217,7 +218,9 @@ impl Loader {
     /// rows must go, and the whole table is copied anew from one snapshot.
     fn is_blocked(&self, job: &Job, mode: ChunkMode, error: &Error) -> bool {
         let earlier = self.over_old_rows || (mode == ChunkMode::Upsert && !self.beside_strangers);
-        earlier && job.generation < MOST_GENERATIONS && [&codes::KEY_EXISTS, &codes::CONFLICT].into_iter().any(|code| error.is(code))
+        // a table without a key was emptied: its copy would meet the same again
+        let may_pass = job.route.mapping.has_key() && job.generation < MOST_GENERATIONS;
+        earlier && may_pass && [&codes::KEY_EXISTS, &codes::CONFLICT].into_iter().any(|code| error.is(code))
     }
 
     /// Cuts tables, each with the number of its plan.
@@ -230,7 +233,9 @@ impl Loader {
                 let entry = facts::plan_entry(&route.table.name, &plan);
                 if *generation > 1 && (self.over_old_rows || (route.mapping.has_uniques && !self.beside_strangers)) {
                     // what the marks of the last plan speak of goes with the plan
-                    self.target.empty(&self.lease, std::slice::from_ref(&route.mapping.target), false, &entry).await?;
+                    self.target
+                        .empty(&self.lease, std::slice::from_ref(&route.mapping.target), false, std::slice::from_ref(&entry))
+                        .await?;
                     facts.apply(&[entry]);
                 } else {
                     entries.push(entry);
@@ -363,7 +368,7 @@ impl Loader {
     /// snapshot that is recorded.
     async fn note_exactness(&self, view: &mut View) -> Result<()> {
         if !view.fresh && self.beside_strangers {
-            return Err(torn::beside_strangers());
+            return Err(torn::beside_others());
         }
         if !self.is_plain(view) {
             self.waiting.make_all_keys(self.builder(), self.writers).await?;

@@ -167,9 +167,9 @@ impl Setup<'_> {
 
     /// Tables that the task selects and that came after it began.
     pub async fn newcomers(&self, facts: &Facts) -> Result<Vec<TableName>> {
-        let known = facts.tables()?.unwrap_or_default();
+        let known: HashSet<TableName> = facts.tables()?.unwrap_or_default().into_iter().map(|table| table.name).collect();
         let names = self.source.selected(self.task).await?;
-        Ok(names.into_iter().filter(|name| !known.iter().any(|table| table.name == *name)).collect())
+        Ok(names.into_iter().filter(|name| !known.contains(name)).collect())
     }
 
     /// Without tables that came after the task began, and what leans on them.
@@ -201,7 +201,7 @@ impl Setup<'_> {
         let done = facts::existing_entry(&kept, with_rows);
         match policy {
             Existing::Truncate | Existing::Replace if !there.is_empty() => {
-                self.target.empty(self.lease, &there, policy == Existing::Replace, &done).await?;
+                self.target.empty(self.lease, &there, policy == Existing::Replace, std::slice::from_ref(&done)).await?;
                 facts.apply(&[done]);
                 Ok(())
             }

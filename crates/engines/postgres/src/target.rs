@@ -141,14 +141,14 @@ impl Target for PostgresTarget {
         Ok(())
     }
 
-    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, entries: &[Entry]) -> Result<()> {
         let names = tables.iter().map(quote::table).collect::<Vec<_>>().join(", ");
         if !drop {
             self.must_be_there(tables).await?;
         }
         let verb = if drop { "DROP TABLE IF EXISTS" } else { "TRUNCATE" };
         let statements = if names.is_empty() { Vec::new() } else { vec![format!("{verb} {names}")] };
-        self.in_transaction(lease, &statements, std::slice::from_ref(done)).await
+        self.in_transaction(lease, &statements, entries).await
     }
 
     async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {
@@ -251,16 +251,16 @@ impl PostgresTarget {
 
     async fn must_be_there(&self, tables: &[TableName]) -> Result<()> {
         let session = self.sessions.take().await?;
-        for table in tables {
-            let row = session.query_one("SELECT to_regclass($1) IS NOT NULL", &[&quote::table(table)]).await;
-            if !row.map_err(error::from_server)?.get::<_, bool>(0) {
-                return Err(Error::new(&codes::TABLE_MISSING, "the table that was to be emptied is not there")
-                    .at(format!("table {table}"))
-                    .effect("nothing was emptied"));
-            }
-        }
+        let names: Vec<String> = tables.iter().map(quote::table).collect();
+        let sql =
+            "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n(name, place) WHERE to_regclass(n.name) IS NULL ORDER BY 1 LIMIT 1";
+        let missing = session.query_opt(sql, &[&names]).await.map_err(error::from_server)?;
         session.give_back();
-        Ok(())
+        let place = missing.and_then(|row| usize::try_from(row.get::<_, i64>(0) - 1).ok());
+        let Some(table) = place.and_then(|place| tables.get(place)) else { return Ok(()) };
+        Err(Error::new(&codes::TABLE_MISSING, "the table that was to be emptied is not there")
+            .at(format!("table {table}"))
+            .effect("nothing was emptied"))
     }
 
     /// Statements, entries and the proof of the lease in one durable transaction.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use godwit_model::{
-    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Description, Entry, Error, Examiner, Feature, Finding, Holder, Lease,
-    LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task,
+    Alteration, Applier, Capabilities, ChunkWrite, ChunkWritten, Create, Description, Entry, Error, Examiner, Feature, Finding, Holder,
+    Lease, LeaseRecord, Present, Result, RowReader, SchemaItem, SequenceValue, Stage, TableMapping, TableName, Target, TargetNeeds, Task,
     TaskName, Trace, Value, codes,
 };
 use rusqlite::Connection;
@@ -42,6 +42,8 @@ pub(crate) struct SqliteTarget {
     readers: Arc<Pool>,
     writers: Pool,
     examiner: SqliteExaminer,
+    /// Steps are a person's own, whose settings and temporary tables must end with their connection.
+    by_script: bool,
 }
 
 impl SqliteTarget {
@@ -53,6 +55,7 @@ impl SqliteTarget {
             readers,
             writers: Pool::new(&location, Purpose::WriteTarget, "write"),
             turn: Turn::default(),
+            by_script: matches!(task.schema.create, Create::File(_)),
             location,
         })
     }
@@ -84,9 +87,6 @@ impl SqliteTarget {
         answer.map_err(|error| error.at_least_at(|| self.location.label().to_owned()))
     }
 }
-
-/// The step of a person's script.
-const SCRIPT: &str = "FILE schema.create";
 
 #[async_trait]
 impl Target for SqliteTarget {
@@ -133,7 +133,7 @@ impl Target for SqliteTarget {
 
     /// The whole script before the load.
     fn staged(&self, sql: &str) -> Vec<SchemaItem> {
-        vec![SchemaItem { id: SCRIPT.to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
+        vec![SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
     }
 
     async fn install(&self) -> Result<()> {
@@ -173,20 +173,18 @@ impl Target for SqliteTarget {
     async fn perform(&self, lease: &Lease, items: &[&SchemaItem], done: &[Entry]) -> Result<()> {
         let items: Vec<SchemaItem> = items.iter().map(|item| (*item).clone()).collect();
         let (lease, done) = (lease.clone(), done.to_vec());
-        // settings and temporary tables of a person's script end with its connection
-        let is_script = items.iter().any(|item| item.id == SCRIPT);
         let job = move |connection: &mut Connection| {
             under_lease(connection, &lease, &done, |connection| {
                 let mut statements = items.iter().flat_map(|item| item.sql.iter().map(move |sql| (item, sql)));
                 statements.try_for_each(|(item, sql)| connection.execute_batch(sql).map_err(|problem| refused_step(item, problem)))
             })
         };
-        if is_script { self.alone(job).await } else { self.write(job).await }
+        if self.by_script { self.alone(job).await } else { self.write(job).await }
     }
 
-    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
-        let (lease, tables, done) = (lease.clone(), tables.to_vec(), done.clone());
-        self.write(move |connection| under_lease(connection, &lease, &[done], |connection| empty(connection, &tables, drop))).await
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, entries: &[Entry]) -> Result<()> {
+        let (lease, tables, entries) = (lease.clone(), tables.to_vec(), entries.to_vec());
+        self.write(move |connection| under_lease(connection, &lease, &entries, |connection| empty(connection, &tables, drop))).await
     }
 
     async fn alter(&self, _lease: &Lease, alteration: &Alteration<'_>, _entries: &[Entry]) -> Result<()> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_model::{ByteCount, DdlPolicy, Event, Existing, Phases, PipelineStage, codes};
-use godwit_pipeline::{Job, Until};
+use godwit_model::{ByteCount, DdlPolicy, Event, Existing, Phases, PipelineStage, Sequence, codes};
+use godwit_pipeline::{Job, Storage as _, Until};
 use godwit_testkit::faults::{self, Fault, FaultPlan};
 use godwit_testkit::memory::{self, SourceOptions, TableSpec};
 
-use crate::world::{Users, World, accounts, events, int, purses, text};
+use crate::world::{MemoryStorage, Users, World, accounts, events, int, purses, text};
 
 async fn yields(count: usize) {
     for _ in 0..count {
@@ -115,17 +115,96 @@ async fn a_copy_of_a_table_without_a_key_begins_again_in_another_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beside_rows_that_were_there_no_copy_begins_again() {
+async fn beside_rows_of_others_no_copy_begins_again() {
+    let mine = vec![text("mine"), int(0)];
+    for is_there_before in [true, false] {
+        let (mut world, _) = world(1, true);
+        world.task.existing = Existing::Append;
+        world.second.create_table(events());
+        let insert = || world.second.transaction(|tx| tx.insert(&events().name, mine.clone())).unwrap();
+        if is_there_before {
+            insert();
+        }
+        let plan = Arc::new(FaultPlan::new(0));
+        let mut hold = plan.hold("target.write_chunk");
+        let running = with_faults(world.job(), &plan).start();
+        hold.reached().await;
+        drop(running);
+        yields(1).await;
+        if !is_there_before {
+            insert();
+        }
+        let error = world.start().reach(Until::Consistent).await.unwrap_err();
+        assert!(error.is(&codes::LOAD_TORN), "{error:?}");
+        assert_eq!(world.second.view().sorted_rows(&events().name), std::slice::from_ref(&mine));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_begins_again_takes_its_tables_as_they_were_described() {
     let (mut world, _) = world(1, true);
-    world.task.existing = Existing::Append;
-    world.second.create_table(events());
-    world.second.transaction(|tx| tx.insert(&events().name, vec![text("mine"), int(0)])).unwrap();
+    world.task.existing = Existing::Refuse;
     let plan = Arc::new(FaultPlan::new(0));
-    plan.order("target.write_chunk", Fault::Reject);
-    let mut running = with_faults(world.job(), &plan).start();
-    let error = running.reach(Until::Consistent).await.unwrap_err();
-    assert!(error.is(&codes::LOAD_TORN), "{error:?}");
-    assert_eq!(world.second.view().sorted_rows(&events().name), [vec![text("mine"), int(0)]]);
+    let mut hold = plan.hold("target.write_chunk");
+    let running = with_faults(world.job(), &plan).start();
+    hold.reached().await;
+    drop(running);
+    yields(1).await;
+    // a table of the owner's at the target, and one of its name that came to the source
+    let other = TableSpec::new("shop", "other").column("what", "text");
+    for (store, what) in [(&world.first, "new"), (&world.second, "the owner's")] {
+        store.create_table(other.clone());
+        store.transaction(|tx| tx.insert(&other.name, vec![text(what)])).unwrap();
+    }
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    assert_eq!(world.second.view().sorted_rows(&other.name), [vec![text("the owner's")]]);
+    assert_eq!(world.first.view().sorted_rows(&events().name), world.second.view().sorted_rows(&events().name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_came_back_does_not_keep_a_copy_from_beginning_again() {
+    let (world, mut users) = world(1, true);
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut hold = plan.hold("target.write_chunk");
+    let running = with_faults(world.job(), &plan).start();
+    hold.reached().await;
+    users.step(&world.first);
+    yields(200).await;
+    drop(running);
+    yields(1).await;
+    assert!(world.storage.log().await.unwrap().durable().sequence > Sequence(0));
+    // a life with another folder takes the task back and ends before its new place in the log is recorded
+    let mut hold = plan.hold("source.establish");
+    let mut job = world.job();
+    job.storage = Arc::new(MemoryStorage::new());
+    job.source = faults::source(job.source, &plan);
+    let running = job.start();
+    hold.reached().await;
+    drop(running);
+    yields(1).await;
+    let mut running = world.start();
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("with a log of before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_the_target_refuses_does_not_begin_again_for_ever() {
+    let world = World::new(1);
+    world.first.create_table(events());
+    world.first.transaction(|tx| (0..2).try_for_each(|number| tx.insert(&events().name, vec![text("twice"), int(number)]))).unwrap();
+    // the owner's own
+    world.second.create_table(events().unique("once", &["what"]));
+    for resync in [false, true] {
+        let mut running = if resync { world.job().resync() } else { world.start() };
+        let ended = tokio::time::timeout(Duration::from_secs(3600), running.reach(Until::Consistent)).await;
+        let error = ended.expect("it ends").unwrap_err();
+        assert!(error.is(&codes::KEY_EXISTS), "{error:?}");
+        drop(running);
+        yields(1).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ pub struct MemoryStorage {
 }
 
 impl MemoryStorage {
-    fn new() -> Self {
+    pub fn new() -> Self {
         MemoryStorage { log: Mutex::new(new_log()), folder: tempfile::tempdir().unwrap() }
     }
 

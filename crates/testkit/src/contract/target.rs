@@ -217,7 +217,7 @@ pub async fn an_old_epoch_cannot_write(harness: &dyn Harness) {
     lost("renew", target.renew(&ready.lease).await);
     lost("release", target.release(&ready.lease).await);
     lost("record", target.record(&ready.lease, &[entry("a", "1")]).await);
-    lost("empty", target.empty(&ready.lease, &[ready.bench.table("items")], false, &entry("a", "1")).await);
+    lost("empty", target.empty(&ready.lease, &[ready.bench.table("items")], false, &[entry("a", "1")]).await);
     let mut rows = ready.chunk(0, &[item(2, "old")], End::Valid);
     lost("chunk", ready.write_chunk(&ready.lease, ChunkMode::Upsert, &entry("a", "1"), &mut rows).await.map(|_| ()));
     lost("batch", apply_and_commit(&ready).await);
@@ -522,13 +522,13 @@ pub async fn tables_are_emptied_and_dropped(harness: &dyn Harness) {
     let names = [ready.bench.table("items")];
     let present = ready.target.present(&names).await.expect("tables are described");
     assert!(present[0].has_rows);
-    ready.target.empty(&ready.lease, &names, false, &entry("emptied", "1")).await.expect("the table is emptied");
+    ready.target.empty(&ready.lease, &names, false, &[entry("emptied", "1")]).await.expect("the table is emptied");
     assert_eq!(ready.rows(0).await, Vec::<NeutralRow>::new());
-    ready.target.empty(&ready.lease, &names, true, &entry("dropped", "1")).await.expect("the table is dropped");
+    ready.target.empty(&ready.lease, &names, true, &[entry("dropped", "1")]).await.expect("the table is dropped");
     assert!(ready.target.present(&names).await.expect("tables are described").is_empty());
-    let error = ready.target.empty(&ready.lease, &names, false, &entry("absent", "1")).await.expect_err("there is nothing to empty");
+    let error = ready.target.empty(&ready.lease, &names, false, &[entry("absent", "1")]).await.expect_err("there is nothing to empty");
     assert!(error.is(&codes::TABLE_MISSING), "{error}");
-    ready.target.empty(&ready.lease, &names, true, &entry("dropped", "2")).await.expect("it is gone as asked");
+    ready.target.empty(&ready.lease, &names, true, &[entry("dropped", "2")]).await.expect("it is gone as asked");
     assert_eq!(ready.entries().await, [entry("dropped", "2"), entry("emptied", "1")]);
 }
 
@@ -538,7 +538,7 @@ pub async fn schema_steps_are_performed_once(harness: &dyn Harness) {
     let described = ready.bench.source().describe(&ready.bench.task()).await.expect("the store is described");
     let names = [ready.bench.table("codes")];
     let before = ready.target.present(&names).await.expect("tables are described").remove(0).table;
-    ready.target.empty(&ready.lease, &names, true, &entry("dropped", "1")).await.expect("the table is dropped");
+    ready.target.empty(&ready.lease, &names, true, &[entry("dropped", "1")]).await.expect("the table is dropped");
     let steps = described.items.iter().filter(|item| item.table.as_ref() == Some(&names[0]));
     for (number, item) in steps.enumerate() {
         let done = entry(&format!("step/{number}"), "done");

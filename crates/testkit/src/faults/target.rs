@@ -76,8 +76,8 @@ impl Target for FaultyTarget {
         self.plan.around("target.perform", self.inner.perform(lease, items, done)).await
     }
 
-    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
-        self.plan.around("target.empty", self.inner.empty(lease, tables, drop, done)).await
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, entries: &[Entry]) -> Result<()> {
+        self.plan.around("target.empty", self.inner.empty(lease, tables, drop, entries)).await
     }
 
     async fn alter(&self, lease: &Lease, alteration: &Alteration<'_>, entries: &[Entry]) -> Result<()> {

@@ -138,13 +138,13 @@ impl Target for MemoryTarget {
         })
     }
 
-    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, done: &Entry) -> Result<()> {
+    async fn empty(&self, lease: &Lease, tables: &[TableName], drop: bool, entries: &[Entry]) -> Result<()> {
         self.store.change(|core| {
             core.connect()?;
             tables.iter().try_for_each(|table| core.untouched(table))?;
             let file = core.next_file();
             core.publish_by_godwit(|state| {
-                Fenced::entries(lease, std::slice::from_ref(done)).apply(state)?;
+                Fenced::entries(lease, entries).apply(state)?;
                 tables.iter().try_for_each(|table| empty_one(state, table, tables, drop, file))
             })
         })

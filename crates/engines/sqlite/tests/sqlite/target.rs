@@ -92,7 +92,7 @@ async fn a_lease_goes_to_one_and_fences_the_other() {
         target.renew(&old).await.err(),
         target.record(&old, std::slice::from_ref(&entry)).await.err(),
         target.perform(&old, &[&item], std::slice::from_ref(&entry)).await.err(),
-        target.empty(&old, &[], true, &entry).await.err(),
+        target.empty(&old, &[], true, std::slice::from_ref(&entry)).await.err(),
         target.release(&old).await.err(),
         applier.apply(&group(vec![])).await.err(),
         applier.commit(None, &checkpoint(1), &[]).await.err(),
@@ -247,15 +247,17 @@ async fn a_schema_step_and_its_entry_are_one() {
     target.analyze(&[TableName::new("main", "z")]).await.unwrap();
     let present = target.present(&[TableName::new("main", "z"), TableName::new("main", "nope")]).await.unwrap();
     assert!(present.len() == 1 && present[0].has_rows);
-    target.empty(&lease, &[TableName::new("main", "z")], false, &done).await.unwrap();
+    target.empty(&lease, &[TableName::new("main", "z")], false, std::slice::from_ref(&done)).await.unwrap();
     assert!(rows_of(&user, "z", "a").is_empty());
-    target.empty(&lease, &[TableName::new("main", "z")], true, &done).await.unwrap();
+    target.empty(&lease, &[TableName::new("main", "z")], true, std::slice::from_ref(&done)).await.unwrap();
     assert!(target.present(&[TableName::new("main", "z")]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn what_a_script_sets_for_its_connection_ends_with_it() {
-    let (world, target, lease, _) = ready().await;
+    let (mut world, _, lease, _) = ready().await;
+    world.task.schema.create = Create::File("schema.sql".into());
+    let target = world.target();
     let script = target.staged("CREATE TEMP TABLE k (v, w)");
     let step = SchemaItem { id: "T".into(), stage: Stage::AfterLoad, table: None, sql: vec!["INSERT INTO k VALUES (1, 2)".into()] };
     target.perform(&lease, &script.iter().collect::<Vec<_>>(), &[]).await.unwrap();
