@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_model::{
-    Checkpoint, Description, Entry, Error, Event, Existing, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table,
-    TableName, Target, Task, codes, failpoint,
+    Checkpoint, DdlPolicy, Description, Entry, Error, Event, Existing, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source,
+    Table, TableName, Target, Task, codes, failpoint,
 };
 use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
@@ -235,7 +235,7 @@ impl Shared {
         *lease = Some(taken);
         let lease = lease.as_ref().expect("taken or resumed just now");
         match beginning {
-            Beginning::GoOn => self.begin_again_if_torn(lease).await?,
+            Beginning::GoOn => {}
             Beginning::Anew => self.begin_anew(lease).await?,
             Beginning::Mend => self.begin_to_mend(lease).await?,
         }
@@ -244,8 +244,13 @@ impl Shared {
         tokio::select! {
             biased;
             lost = tenure::keep(&**target, lease) => Err(lost),
-            done = self.work(lease, checkpoint) => done,
+            done = self.begin_again_and_work(lease, checkpoint) => done,
         }
+    }
+
+    async fn begin_again_and_work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
+        self.begin_again_if_torn(lease).await?;
+        self.work(lease, checkpoint).await
     }
 
     async fn begin_anew(&self, lease: &Lease) -> Result<()> {
@@ -258,12 +263,13 @@ impl Shared {
     /// The snapshot of an earlier attempt is gone, and with it what a table without a key was copied from.
     async fn begin_again_if_torn(&self, lease: &Lease) -> Result<()> {
         let Job { task, target, storage, observer, .. } = &*self.job;
-        if !task.phases.load || task.existing == Existing::Append {
+        if !task.phases.load {
             return Ok(());
         }
         let facts = Facts::from_entries(target.ledger(&task.name).await?);
+        let may_hold_others = task.existing == Existing::Append && facts.has_plans();
         let has_begun = if task.phases.changes { facts.start()?.is_some() } else { facts.has_plans() };
-        if !has_begun || facts.is_done("loaded") {
+        if !has_begun || may_hold_others || facts.is_done("loaded") {
             return Ok(());
         }
         let routes = self.job.routes_of(&facts)?;
@@ -427,6 +433,9 @@ impl Shared {
                     exact = None;
                 }
                 let routes = self.job.routes_of(facts)?;
+                if setup.task.schema.changes == DdlPolicy::Ignore {
+                    setup.refuse_altered(facts, &routes).await?;
+                }
                 match self.loader(setup, &routes, facts).await?.run(facts, exact.take()).await {
                     Ok(indexed) => {
                         if indexed {
@@ -462,6 +471,7 @@ impl Shared {
                 true => None,
                 false => Some(setup.source.snapshot().await?),
             };
+            setup.refuse_altered(facts, routes).await?;
             self.loader(setup, routes, facts).await?.run(facts, exact).await?;
             setup.record(facts, vec![facts::done_entry("loaded")]).await?;
         }

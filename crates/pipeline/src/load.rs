@@ -159,7 +159,7 @@ impl Loader {
         let jobs = loader.plan(facts, &keyless, &view).await?;
         // first and alone: the exact snapshot may not be renewed before they are whole
         let torn = loader.clone().round(jobs, view.clone()).await?;
-        torn.first().map_or(Ok(()), |route| Err(torn::interrupted(&route.table.name)))?;
+        torn.first().map_or(Ok(()), |route| Err(torn::rewritten(&route.table.name)))?;
         let mut jobs = loader.plan(facts, &keyed, &view).await?;
         loop {
             let stale = loader.clone().round(std::mem::take(&mut jobs), view.clone()).await?;

@@ -8,12 +8,16 @@ use godwit_model::{
     SchemaItem, Source, Stage, Table, TableMapping, TableName, Target, Task, Writes, codes,
 };
 
+use crate::carry;
 use crate::facts::{self, Facts};
 use crate::job::Described;
 use crate::load::Route;
 use crate::script;
 use crate::steps::{AtOnce, Builder, Waiting};
 use crate::structure::Leftover;
+
+/// Tables whose columns are asked for in one question.
+const LOOKED_AT_ONCE: usize = 500;
 
 pub(crate) struct Setup<'a> {
     pub task: &'a Task,
@@ -247,6 +251,26 @@ impl Setup<'_> {
         };
         let other = routes.iter().filter(|route| tables.get(&route.mapping.target).is_some_and(|there| differs(&route.mapping, there)));
         Ok(other.map(|route| route.mapping.target.clone()).collect())
+    }
+
+    /// A copy is made by the description. Where no stream tells what was altered since, the source is asked: a column of
+    /// another type would arrive as something else. Columns that came are not the task's, if changes are followed without them.
+    pub async fn refuse_altered(&self, facts: &Facts, routes: &[Route]) -> Result<()> {
+        let names: Vec<TableName> = routes.iter().map(|route| route.table.name.clone()).collect();
+        for some in names.chunks(LOOKED_AT_ONCE) {
+            for found in self.source.appearances(some).await? {
+                let Some(before) = facts.look(&found.table)? else { continue };
+                let after = &found.look.columns;
+                if before.columns != *after && !(self.task.phases.changes && carry::is_only_wider(&before, after)) {
+                    let what = format!("the table was altered before its copy was whole: {}", carry::describe(&before, after));
+                    return Err(Error::new(&codes::DDL_STOPPED, what)
+                        .at(format!("table {}", found.table))
+                        .remedy("begin anew with `run --resync`: it copies the table as it is now")
+                        .effect("what was copied so far stays in the target"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every key that waits, before its table is altered.

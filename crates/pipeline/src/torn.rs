@@ -25,13 +25,18 @@ pub(crate) fn torn<'r>(facts: &Facts, routes: &'r [Route]) -> Result<Option<&'r 
 pub(crate) fn refuse(existing: Existing, facts: &Facts, routes: &[Route]) -> Result<()> {
     match torn(facts, routes)? {
         None => Ok(()),
-        Some(_) if existing == Existing::Append => Err(beside_others()),
+        Some(_) if existing == Existing::Append && facts.has_plans() => Err(beside_others()),
         Some(table) => Err(interrupted(table)),
     }
 }
 
 pub(crate) fn interrupted(table: &TableName) -> Error {
     Error::new(&codes::RETRYABLE, "the copy of a table without a key was interrupted").at(format!("table {table}"))
+}
+
+pub(crate) fn rewritten(table: &TableName) -> Error {
+    let what = "a table without a key was rewritten at the source while it was copied (TRUNCATE, VACUUM FULL and the like)";
+    Error::new(&codes::RETRYABLE, what).at(format!("table {table}")).remedy("its copy begins again; leave it alone until it is whole")
 }
 
 pub(crate) fn beside_others() -> Error {

@@ -10,7 +10,7 @@ const COLUMNS: &str = "SELECT attname::text, format_type(atttypid, atttypmod), a
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
 
 /// A reader of the target is not kept waiting behind us for longer; the attempt is made again.
-const LOCK_PATIENCE: &str = "SET LOCAL lock_timeout = '10s'";
+pub(crate) const LOCK_PATIENCE: &str = "SET LOCAL lock_timeout = '10s'";
 
 struct Present {
     name: String,

@@ -147,7 +147,7 @@ impl Target for PostgresTarget {
             self.must_be_there(tables).await?;
         }
         let verb = if drop { "DROP TABLE IF EXISTS" } else { "TRUNCATE" };
-        let statements = if names.is_empty() { Vec::new() } else { vec![format!("{verb} {names}")] };
+        let statements = if names.is_empty() { Vec::new() } else { vec![alter::LOCK_PATIENCE.to_owned(), format!("{verb} {names}")] };
         self.in_transaction(lease, &statements, entries).await
     }
 

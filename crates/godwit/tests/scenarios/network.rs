@@ -316,7 +316,8 @@ fn far_away_servers_are_not_asked_for_each_row() {
     assert!(!run.is_over());
     run.within(Duration::ZERO, |_| false);
     run.kill();
-    pair.finish();
+    pair.start(&["finish", "--yes"]).end_within(LONG_WAY).with(0);
+    pair.assert_no_traces();
 }
 
 /// Before it had its lease a run says "not now".

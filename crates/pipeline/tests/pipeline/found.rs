@@ -208,6 +208,24 @@ async fn a_copy_that_the_target_refuses_does_not_begin_again_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_that_is_altered_before_its_copy_is_whole_is_not_copied_by_what_it_was() {
+    for (changes, policy) in [(false, DdlPolicy::Carry), (true, DdlPolicy::Ignore)] {
+        let (mut world, _) = world(1, true);
+        world.task.phases = Phases { schema: true, load: true, changes };
+        world.task.schema.changes = policy;
+        let plan = Arc::new(FaultPlan::new(0));
+        let mut hold = plan.hold("target.write_chunk");
+        let running = with_faults(world.job(), &plan).start();
+        hold.reached().await;
+        drop(running);
+        yields(1).await;
+        world.first.drop_column(&events().name, "number").unwrap();
+        let error = world.start().reach(Until::CaughtUp).await.unwrap_err();
+        assert!(error.is(&codes::DDL_STOPPED) && error.what().contains("number"), "{changes}: {error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_names_that_read_alike_with_their_dot_are_two_tables() {
     let world = World::new(1);
     let specs = [
