@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_model::{
-    Checkpoint, DdlPolicy, Description, Entry, Error, Event, Existing, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source,
-    Table, TableName, Target, Task, codes, failpoint,
+    Checkpoint, DdlPolicy, Description, Error, Event, Holder, Lease, Observer, Phase, Position, Result, Sequence, Source, Table, TableName,
+    Target, Task, codes, failpoint,
 };
 use godwit_store::ChangeLog;
 use tokio::sync::{Notify, watch};
@@ -19,7 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use crate::beginning::Beginning;
 use crate::capture::Capture;
+use crate::carry::agree;
 use crate::coalesce::Reread;
 use crate::examine;
 use crate::facts::{self, Facts, Start};
@@ -71,14 +73,6 @@ impl Described {
     pub(crate) fn take(&self) -> Option<Description> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
-}
-
-/// What the first attempt does before it goes on.
-#[derive(Clone, Copy)]
-enum Beginning {
-    GoOn,
-    Anew,
-    Mend,
 }
 
 impl Job {
@@ -234,13 +228,9 @@ impl Shared {
         self.status.send_modify(|status| status.lease = Some(taken.clone()));
         *lease = Some(taken);
         let lease = lease.as_ref().expect("taken or resumed just now");
-        match beginning {
-            Beginning::GoOn => {}
-            Beginning::Anew => self.begin_anew(lease).await?,
-            Beginning::Mend => self.begin_to_mend(lease).await?,
-        }
+        self.job.begin_as(*beginning, lease).await?;
         *beginning = Beginning::GoOn;
-        self.note_asked(lease).await?;
+        self.job.note_asked(lease, &self.asked).await?;
         tokio::select! {
             biased;
             lost = tenure::keep(&**target, lease) => Err(lost),
@@ -249,63 +239,8 @@ impl Shared {
     }
 
     async fn begin_again_and_work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
-        self.begin_again_if_torn(lease).await?;
+        self.job.begin_again_if_torn(lease).await?;
         self.work(lease, checkpoint).await
-    }
-
-    async fn begin_anew(&self, lease: &Lease) -> Result<()> {
-        let Job { task, target, storage, .. } = &*self.job;
-        let facts = Facts::from_entries(target.ledger(&task.name).await?);
-        storage.wipe().await?;
-        target.record(lease, &facts.begin_anew()).await
-    }
-
-    /// The snapshot of an earlier attempt is gone, and with it what a table without a key was copied from.
-    async fn begin_again_if_torn(&self, lease: &Lease) -> Result<()> {
-        let Job { task, target, storage, observer, .. } = &*self.job;
-        if !task.phases.load {
-            return Ok(());
-        }
-        let facts = Facts::from_entries(target.ledger(&task.name).await?);
-        let may_hold_others = task.existing == Existing::Append && facts.has_plans();
-        let has_begun = if task.phases.changes { facts.start()?.is_some() } else { facts.has_plans() };
-        if !has_begun || may_hold_others || facts.is_done("loaded") {
-            return Ok(());
-        }
-        let routes = self.job.routes_of(&facts)?;
-        let Some(table) = torn::torn(&facts, &routes)? else { return Ok(()) };
-        observer.event(Event::Warning(format!("the copy of {table} was interrupted: a table without a key is copied from its beginning")));
-        storage.wipe().await?;
-        torn::begin_again(&**target, lease, &facts, &routes).await
-    }
-
-    /// Opens a convergent window that ends with a sweep. A task that is still loading needs none.
-    async fn begin_to_mend(&self, lease: &Lease) -> Result<()> {
-        let Job { task, target, .. } = &*self.job;
-        let facts = Facts::from_entries(target.ledger(&task.name).await?);
-        if !facts.is_done("loaded") {
-            return Ok(());
-        }
-        let marker = facts::marker_entry(&new_marker(&origin(task)));
-        target.record(lease, &[facts::done_entry("inexact"), facts::done_entry("resync"), marker, facts::removal("passed")]).await
-    }
-
-    /// Puts the rows that someone wants read again on the list, beside what the attempt before listed, and opens a convergent
-    /// window over them. Nothing else writes the list now.
-    async fn note_asked(&self, lease: &Lease) -> Result<()> {
-        let Job { task, target, .. } = &*self.job;
-        let locked = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = locked().clone();
-        if asked.is_empty() {
-            return Ok(());
-        }
-        let facts = Facts::from_entries(target.ledger(&task.name).await?);
-        let noted = asked.len();
-        let mut entries: Vec<Entry> = reread::more(&facts, &self.job.routes_of(&facts)?, asked)?.into_iter().collect();
-        entries.extend([facts::marker_entry(&new_marker(&origin(task))), facts::done_entry("inexact"), facts::removal("passed")]);
-        target.record(lease, &entries).await?;
-        locked().drain(..noted);
-        Ok(())
     }
 
     async fn work(&self, lease: &Lease, checkpoint: Option<Checkpoint>) -> Result<()> {
@@ -428,7 +363,8 @@ impl Shared {
                 }
                 // what was altered and changed before P0 is in no log: the copy must hold it
                 let replay = self.replay(setup.lease, self.job.routes_of(facts)?, log.clone());
-                if replay.follow_in_load(facts).await? {
+                let before = replay.follow_in_load(facts).await?;
+                if before.is_altered {
                     // P0's snapshot may not have the columns
                     exact = None;
                 }
@@ -448,7 +384,9 @@ impl Shared {
                         *facts = Facts::from_entries(setup.target.ledger(&setup.task.name).await?);
                         setup.make_keys(facts).await?;
                         let replay = self.replay(setup.lease, routes, log.clone());
-                        if !replay.follow_in_load(facts).await? {
+                        let after = replay.follow_in_load(facts).await?;
+                        // a column may have gone and come back in between
+                        if !after.is_altered && after.looks == before.looks {
                             return Err(error);
                         }
                     }
@@ -550,9 +488,13 @@ impl Shared {
     async fn sweep(&self, setup: &Setup<'_>, facts: &mut Facts, replay: &Replay) -> Result<()> {
         let routes: Vec<Route> = replay.routes.iter().filter(|route| facts.is_to_be_swept(&route.table.name)).cloned().collect();
         let names: Vec<TableName> = routes.iter().map(|route| route.table.name.clone()).collect();
-        let suspects = match examine::suspects(setup.source, setup.target, &routes).await {
+        let before = replay.looks(&names).await?;
+        if !agree(facts, &before)? {
             // altered again: the next look at the catalog tells
-            Err(error) if !error.is_transient() && !replay.agrees(facts, &names).await? => return Ok(()),
+            return Ok(());
+        }
+        let suspects = match examine::suspects(setup.source, setup.target, &routes).await {
+            Err(error) if !error.is_transient() && replay.looks(&names).await? != before => return Ok(()),
             suspects => suspects?,
         };
         let mut entries = Vec::new();

@@ -15,6 +15,7 @@ mod setup;
 mod steps;
 mod structure;
 
+mod beginning;
 mod load;
 mod torn;
 

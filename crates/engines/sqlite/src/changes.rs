@@ -247,11 +247,12 @@ impl View {
         capture::holds(&transaction, &names, from)?;
         let mut places = HashMap::new();
         let mut streamed = Vec::new();
-        let wanted: HashSet<&str> = tables.iter().map(|wanted| wanted.name.name.as_str()).collect();
+        let wanted: HashMap<&str, &Table> = tables.iter().map(|wanted| (wanted.name.name.as_str(), &**wanted)).collect();
         for (table, shape) in captured.iter().zip(capture::all_unchanged(&transaction, &names, &captured)?) {
-            let asked = wanted.contains(table.name.as_str());
-            places.insert(table.number, asked.then_some(streamed.len()));
-            if asked {
+            let asked = wanted.get(table.name.as_str());
+            places.insert(table.number, asked.map(|_| streamed.len()));
+            if let Some(asked) = asked {
+                must_have_its_key(asked, &shape)?;
                 streamed.push(Streamed::new(table, &shape));
             }
         }
@@ -286,6 +287,24 @@ impl View {
             None => error,
         })
     }
+}
+
+/// What is logged of an old row is the key that the table had when its triggers were made.
+fn must_have_its_key(described: &Table, shape: &Shape) -> Result<()> {
+    let logged = shape.table(0);
+    let sorted = |table: &Table| {
+        let mut names: Vec<String> = table.key_names().into_iter().map(str::to_owned).collect();
+        names.sort_unstable();
+        names
+    };
+    let (was, is) = (sorted(described), sorted(&logged));
+    if was == is {
+        return Ok(());
+    }
+    let named = |key: Vec<String>| if key.is_empty() { "no key".to_owned() } else { format!("the key ({})", key.join(", ")) };
+    Err(Error::new(&codes::DDL_STOPPED, format!("the table had {} when it was described and has {} now", named(was), named(is)))
+        .at(format!("table {}", described.name))
+        .remedy("start anew with `run --resync`"))
 }
 
 impl Streamed {

@@ -10,7 +10,7 @@ use crate::pair::{Pair, is_long, on_every_engine};
 use crate::process::{Ended, Godwit};
 use crate::store::Store;
 
-on_every_engine!(commands_that_are_killed_are_given_again);
+on_every_engine!(commands_that_are_killed_are_given_again, a_copy_of_tables_without_a_key_begins_again);
 
 const FILLER: &str = "SELECT id, content FROM filler";
 /// The longest a command lives before it is killed.
@@ -121,4 +121,40 @@ fn ended_in_strike(mut command: Godwit, phase: &str, store: &dyn Store, random: 
     let ended = command.end();
     assert!(matches!(ended.status.code(), Some(0 | 3)), "{}", ended.said());
     ended
+}
+
+fn a_copy_of_tables_without_a_key_begins_again(pair: &Pair) {
+    const TABLES: [&str; 2] = ["SELECT what, number FROM journal", "SELECT what, number FROM diary"];
+    for table in ["journal", "diary"] {
+        pair.source.run(&[
+            &format!("CREATE TABLE {table} (what TEXT, number INTEGER)"),
+            &format!("INSERT INTO {table} VALUES ('same', 1), ('same', 1), ('gone', 2), ('other', 3)"),
+        ]);
+    }
+    // the rows of at least one of them are there
+    let died = pair.start_with(&["run"], &[("GODWIT_FAILPOINT", "load.chunk.committed")]).end();
+    assert!(died.aborted(), "{}", died.said());
+    let copied = |table: &str| pair.target.number(&format!("SELECT COUNT(*) FROM {table}"));
+    assert!(copied("journal") + copied("diary") >= 4);
+    for table in ["journal", "diary"] {
+        pair.source.run(&[
+            &format!("DELETE FROM {table} WHERE what = 'gone'"),
+            &format!("UPDATE {table} SET number = 4 WHERE what = 'other'"),
+            &format!("INSERT INTO {table} VALUES ('same', 1), ('new', 5)"),
+        ]);
+    }
+    let mut run = pair.start(&["run"]);
+    run.wait_until("a warning of what begins again", |event| {
+        event["event"] == "warning"
+            && event["text"].as_str().is_some_and(|text| text.contains("without a key is copied from its beginning"))
+    });
+    run.wait_consistent();
+    TABLES.iter().for_each(|select| pair.await_same(select));
+    for table in ["journal", "diary"] {
+        pair.source.run(&[&format!("DELETE FROM {table} WHERE number = 5"), &format!("INSERT INTO {table} VALUES ('same', 1)")]);
+    }
+    TABLES.iter().for_each(|select| pair.await_same(select));
+    run.kill();
+    pair.finish();
+    TABLES.iter().for_each(|select| pair.assert_same(select));
 }

@@ -28,6 +28,14 @@ fn world(seed: u64, keyless: bool) -> (World, Users) {
     (world, users)
 }
 
+/// Each row of a table without a key comes in a chunk of its own, one after another.
+fn in_chunks(seed: u64) -> (World, Users) {
+    let (mut world, users) = world(seed, true);
+    world.chunk_bytes = 1;
+    world.task.limits.target_connections = 1;
+    (world, users)
+}
+
 /// A task whose position is lost, with a row at the target that is gone at the source.
 async fn lost(seed: u64, keyless: bool) -> World {
     let (world, _) = world(seed, keyless);
@@ -39,10 +47,27 @@ async fn lost(seed: u64, keyless: bool) -> World {
     world
 }
 
-/// The same job with faults in front of its target.
+/// The same job with faults in front of its stores.
 fn with_faults(mut job: Job, plan: &Arc<FaultPlan>) -> Job {
+    job.source = faults::source(job.source, plan);
     job.target = faults::target(job.target, plan);
     job
+}
+
+/// A life of the task that ends when it makes this call for the nth time.
+async fn killed_at(job: Job, call: &'static str, nth: usize) {
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut hold = plan.hold(call);
+    let running = with_faults(job, &plan).start();
+    hold.reached().await;
+    for _ in 1..nth {
+        let next = plan.hold(call);
+        hold.release();
+        hold = next;
+        hold.reached().await;
+    }
+    drop(running);
+    yields(1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,9 +103,9 @@ async fn a_resync_killed_before_it_empties_a_table_without_a_key_doubles_no_row(
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_of_a_table_without_a_key_begins_again_when_a_connection_is_lost() {
-    for number in 0..3 {
+    for number in 0..4 {
         for fault in [Fault::Reject, Fault::LostAnswer] {
-            let (world, mut users) = world(number, true);
+            let (world, mut users) = in_chunks(number);
             let plan = Arc::new(FaultPlan::new(0));
             (0..number).for_each(|_| plan.order("target.write_chunk", Fault::Slow(Duration::ZERO)));
             plan.order("target.write_chunk", fault);
@@ -95,22 +120,49 @@ async fn a_copy_of_a_table_without_a_key_begins_again_when_a_connection_is_lost(
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_of_a_table_without_a_key_begins_again_in_another_process() {
-    for changes in [true, false] {
-        let (mut world, mut users) = world(1, true);
+    for (changes, nth) in [(true, 1), (true, 3), (false, 1), (false, 3)] {
+        let (mut world, mut users) = in_chunks(1);
         world.task.phases = Phases { schema: true, load: true, changes };
-        let plan = Arc::new(FaultPlan::new(0));
-        let mut hold = plan.hold("target.write_chunk");
-        let running = with_faults(world.job(), &plan).start();
-        hold.reached().await;
-        drop(running);
-        yields(1).await;
+        killed_at(world.job(), "target.write_chunk", nth).await;
+        assert_eq!(world.second.view().rows(&events().name).len(), nth - 1);
         users.step(&world.first);
         let mut running = world.start();
         running.reach(if changes { Until::Consistent } else { Until::CaughtUp }).await.unwrap();
         if changes {
             running.pass().await.unwrap();
         }
-        world.assert_equal(&format!("changes: {changes}"));
+        world.assert_equal(&format!("changes: {changes}, in chunk {nth}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_tables_without_a_key_begin_again_whichever_of_them_were_emptied() {
+    for fault in [None, Some(Fault::Reject), Some(Fault::LostAnswer)] {
+        let mut world = World::new(1);
+        world.task.limits.target_connections = 1;
+        // more than are emptied in one transaction
+        let specs: Vec<TableSpec> = (0..150)
+            .map(|number| TableSpec::new("shop", &format!("event{number}")).column("what", "text").column("number", "int"))
+            .collect();
+        for spec in &specs {
+            world.first.create_table(spec.clone());
+            world.first.transaction(|tx| (0..2).try_for_each(|_| tx.insert(&spec.name, vec![text("same"), int(1)]))).unwrap();
+        }
+        killed_at(world.job(), "target.write_chunk", specs.len()).await;
+        let plan = Arc::new(FaultPlan::new(0));
+        plan.order("target.empty", Fault::Slow(Duration::ZERO));
+        fault.into_iter().for_each(|fault| plan.order("target.empty", fault));
+        let mut running = with_faults(world.job(), &plan).start();
+        running.reach(Until::Consistent).await.unwrap();
+        assert!(plan.calls("target.empty") > 1, "in one transaction");
+        for spec in &specs {
+            world.first.transaction(|tx| tx.insert(&spec.name, vec![text("later"), int(2)])).unwrap();
+        }
+        running.pass().await.unwrap();
+        for spec in &specs {
+            let rows = |view: memory::View| view.sorted_rows(&spec.name);
+            assert_eq!(rows(world.first.view()), rows(world.second.view()), "{}: {fault:?}", spec.name);
+        }
     }
 }
 
@@ -125,12 +177,7 @@ async fn beside_rows_of_others_no_copy_begins_again() {
         if is_there_before {
             insert();
         }
-        let plan = Arc::new(FaultPlan::new(0));
-        let mut hold = plan.hold("target.write_chunk");
-        let running = with_faults(world.job(), &plan).start();
-        hold.reached().await;
-        drop(running);
-        yields(1).await;
+        killed_at(world.job(), "target.write_chunk", 1).await;
         if !is_there_before {
             insert();
         }
@@ -144,12 +191,7 @@ async fn beside_rows_of_others_no_copy_begins_again() {
 async fn a_copy_that_begins_again_takes_its_tables_as_they_were_described() {
     let (mut world, _) = world(1, true);
     world.task.existing = Existing::Refuse;
-    let plan = Arc::new(FaultPlan::new(0));
-    let mut hold = plan.hold("target.write_chunk");
-    let running = with_faults(world.job(), &plan).start();
-    hold.reached().await;
-    drop(running);
-    yields(1).await;
+    killed_at(world.job(), "target.write_chunk", 1).await;
     // a table of the owner's at the target, and one of its name that came to the source
     let other = TableSpec::new("shop", "other").column("what", "text");
     for (store, what) in [(&world.first, "new"), (&world.second, "the owner's")] {
@@ -164,6 +206,59 @@ async fn a_copy_that_begins_again_takes_its_tables_as_they_were_described() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_that_is_altered_while_it_is_compared_is_followed() {
+    for there_and_back in [false, true] {
+        let (world, mut users) = world(1, false);
+        world.first.add_column(&accounts().name, "more", "int", &int(1)).unwrap();
+        let plan = Arc::new(FaultPlan::new(0));
+        let mut running = with_faults(world.job(), &plan).start();
+        running.reach(Until::Consistent).await.unwrap();
+        running.pass().await.unwrap();
+        let mut hold = plan.hold("source.digest");
+        world.first.rewrite(&accounts().name).unwrap();
+        hold.reached().await;
+        world.first.drop_column(&accounts().name, "more").unwrap();
+        if there_and_back {
+            // the answer to the question, which fails, comes after the column is there again
+            let next = plan.hold("source.appearances");
+            hold.release();
+            hold = next;
+            hold.reached().await;
+            world.first.add_column(&accounts().name, "more", "int", &int(2)).unwrap();
+        }
+        hold.release();
+        users.step(&world.first);
+        yields(2_000).await;
+        running.reach(Until::Consistent).await.unwrap();
+        running.pass().await.unwrap();
+        world.assert_equal(&format!("there and back: {there_and_back}"));
+        assert!(running.verify().await.unwrap().is_equal());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_column_that_goes_and_comes_back_while_its_table_is_copied_is_copied() {
+    let (world, mut users) = world(1, false);
+    world.first.add_column(&accounts().name, "more", "int", &int(1)).unwrap();
+    killed_at(world.job(), "target.write_chunk", 1).await;
+    let plan = Arc::new(FaultPlan::new(0));
+    let mut snapshot = plan.hold("source.snapshot");
+    let mut running = with_faults(world.job(), &plan).start();
+    snapshot.reached().await;
+    world.first.drop_column(&accounts().name, "more").unwrap();
+    let mut question = plan.hold("source.appearances");
+    snapshot.release();
+    // a chunk could not be read
+    question.reached().await;
+    world.first.add_column(&accounts().name, "more", "int", &int(2)).unwrap();
+    question.release();
+    users.step(&world.first);
+    running.reach(Until::Consistent).await.unwrap();
+    running.pass().await.unwrap();
+    world.assert_equal("there again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_that_came_back_does_not_keep_a_copy_from_beginning_again() {
     let (world, mut users) = world(1, true);
     let plan = Arc::new(FaultPlan::new(0));
@@ -171,19 +266,13 @@ async fn a_log_that_came_back_does_not_keep_a_copy_from_beginning_again() {
     let running = with_faults(world.job(), &plan).start();
     hold.reached().await;
     users.step(&world.first);
-    yields(200).await;
+    // the clock goes on when all that can be done is done
+    tokio::time::sleep(Duration::from_secs(1)).await;
     drop(running);
     yields(1).await;
     assert!(world.storage.log().await.unwrap().durable().sequence > Sequence(0));
     // a life with another folder takes the task back and ends before its new place in the log is recorded
-    let mut hold = plan.hold("source.establish");
-    let mut job = world.job();
-    job.storage = Arc::new(MemoryStorage::new());
-    job.source = faults::source(job.source, &plan);
-    let running = job.start();
-    hold.reached().await;
-    drop(running);
-    yields(1).await;
+    killed_at(Job { storage: Arc::new(MemoryStorage::new()), ..world.job() }, "source.establish", 1).await;
     let mut running = world.start();
     running.reach(Until::Consistent).await.unwrap();
     running.pass().await.unwrap();
@@ -213,12 +302,7 @@ async fn a_table_that_is_altered_before_its_copy_is_whole_is_not_copied_by_what_
         let (mut world, _) = world(1, true);
         world.task.phases = Phases { schema: true, load: true, changes };
         world.task.schema.changes = policy;
-        let plan = Arc::new(FaultPlan::new(0));
-        let mut hold = plan.hold("target.write_chunk");
-        let running = with_faults(world.job(), &plan).start();
-        hold.reached().await;
-        drop(running);
-        yields(1).await;
+        killed_at(world.job(), "target.write_chunk", 1).await;
         world.first.drop_column(&events().name, "number").unwrap();
         let error = world.start().reach(Until::CaughtUp).await.unwrap_err();
         assert!(error.is(&codes::DDL_STOPPED) && error.what().contains("number"), "{changes}: {error:?}");
@@ -551,9 +635,7 @@ async fn a_row_of_someone_else_is_noticed_when_the_key_is_made() {
 async fn keys_that_are_listed_while_a_repair_begins_are_read_again() {
     let (world, _) = world(1, false);
     let plan = Arc::new(FaultPlan::new(0));
-    let mut job = with_faults(world.job(), &plan);
-    job.source = faults::source(job.source, &plan);
-    let mut running = job.start();
+    let mut running = with_faults(world.job(), &plan).start();
     running.reach(Until::Consistent).await.unwrap();
     world.second.transaction(|tx| tx.update(&accounts().name, &[int(0)], &[("amount", int(-1))])).unwrap();
     let report = running.verify().await.unwrap();

@@ -67,7 +67,7 @@ async fn history(seed: u64) {
         // every other transaction is handed over in parts
         world.task.limits.memory = ByteCount(5_000);
     }
-    if !keyless && random.bool() {
+    if random.bool() {
         // any call may fail, before it did anything or after it did everything
         world.faults = Arc::new(FaultPlan::new(seed).reject(CHANCE).lose_answers(CHANCE));
     }
@@ -121,8 +121,7 @@ async fn history(seed: u64) {
             assert!(ended.as_ref().is_err_and(Error::is_transient), "{ended:?}");
             running = world.start();
         }
-        // a copy of a table without a key does not survive a fault by design; it has tests of its own
-        if random.u8(0..4) == 0 && (!keyless || consistent.load(Ordering::SeqCst)) {
+        if random.u8(0..4) == 0 {
             running = fault(&mut random, &world, running).await;
         }
     }

@@ -4,6 +4,8 @@
 //! `source.mark`, `stream.next`, `applier.commit` ... A wrapper passes everything else through. What is of no use after an
 //! error (a stream, an applier, a reader) stays broken: its connection is gone.
 
+#[macro_use]
+mod examiner;
 mod plan;
 mod reader;
 mod source;

@@ -28,6 +28,8 @@ impl FaultySource {
     }
 }
 
+faulty_examiner!(FaultySource, "source");
+
 #[async_trait]
 impl Source for FaultySource {
     fn capabilities(&self) -> Capabilities {
@@ -106,7 +108,7 @@ impl Source for FaultySource {
     }
 
     fn examiner(&self) -> &dyn Examiner {
-        self.inner.examiner()
+        self
     }
 
     async fn look(&self) -> Result<Option<Look>> {

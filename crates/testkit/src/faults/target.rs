@@ -22,6 +22,8 @@ impl FaultyTarget {
     }
 }
 
+faulty_examiner!(FaultyTarget, "target");
+
 #[async_trait]
 impl Target for FaultyTarget {
     fn capabilities(&self) -> Capabilities {
@@ -114,7 +116,7 @@ impl Target for FaultyTarget {
     }
 
     fn examiner(&self) -> &dyn Examiner {
-        self.inner.examiner()
+        self
     }
 }
 

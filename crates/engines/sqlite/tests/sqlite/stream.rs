@@ -129,6 +129,23 @@ async fn schema_changes_stop_the_stream() {
 }
 
 #[tokio::test]
+async fn a_key_that_came_or_went_before_the_triggers_stops_the_stream() {
+    for (made, altered) in [
+        ("CREATE TABLE t (id INTEGER NOT NULL, v)", "CREATE UNIQUE INDEX u ON t (id)"),
+        ("CREATE TABLE t (id INTEGER NOT NULL, v); CREATE UNIQUE INDEX u ON t (id)", "DROP INDEX u"),
+        ("CREATE TABLE t (a TEXT NOT NULL, b TEXT NOT NULL); CREATE UNIQUE INDEX u ON t (a, b)", "CREATE UNIQUE INDEX v ON t (a)"),
+    ] {
+        let world = World::new(made);
+        let (source, described) = (world.source(), world.tables().await);
+        world.user().execute_batch(altered).unwrap();
+        let established = source.establish(&described, None).await.unwrap();
+        let error = source.changes(&established.position, &described).await.err().expect(altered);
+        assert!(error.is(&codes::DDL_STOPPED) && error.what().contains("key"), "{altered}: {error}");
+        source.changes(&established.position, &world.tables().await).await.expect("as it is now");
+    }
+}
+
+#[tokio::test]
 async fn a_rebuilt_table_is_out_of_sight() {
     let error =
         error_after("CREATE TABLE n (id INTEGER PRIMARY KEY, v); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t")
