@@ -1,0 +1,6 @@
+//! The MySQL and MariaDB engine.
+
+mod connect;
+mod error;
+mod quote;
+mod types;
