@@ -163,26 +163,24 @@ enum Place {
     Load,
 }
 
-/// How the source's tables look during the load, and whether the target's were altered after them.
-pub(crate) struct SeenInLoad {
-    pub looks: Vec<TableAppearance>,
-    pub is_altered: bool,
-}
-
 impl Replay {
     /// Before chunks are copied, and when one could not be: tables that were altered since they were described are altered
-    /// at the target now, and up to P1 nothing is taken for granted of their layouts.
-    pub(crate) async fn follow_in_load(&self, facts: &mut Facts) -> Result<SeenInLoad> {
-        let mut seen = SeenInLoad { looks: self.looks(&self.names()).await?, is_altered: false };
-        for found in &seen.looks {
+    /// at the target now, and up to P1 nothing is taken for granted of their layouts. False: nothing was altered.
+    pub(crate) async fn follow_in_load(&self, facts: &mut Facts) -> Result<bool> {
+        if self.policy == DdlPolicy::Ignore {
+            return Ok(false);
+        }
+        let names = self.names();
+        let mut is_altered = false;
+        for found in self.source.appearances(&names).await? {
             let Some(known) = facts.look(&found.table)?.filter(|known| !known.fits(&found.look.columns)) else { continue };
             if self.policy == DdlPolicy::Stop {
                 return Err(stopped(&found.table, &describe(&known, &found.look.columns)));
             }
             self.alter(facts, &found.table, &found.look.columns, Place::Load, false).await?;
-            seen.is_altered = true;
+            is_altered = true;
         }
-        Ok(seen)
+        Ok(is_altered)
     }
 
     fn names(&self) -> Vec<TableName> {
@@ -253,14 +251,17 @@ impl Replay {
         Ok(())
     }
 
-    /// How these tables look at the source now, in the order of their names; nothing where nobody wants to know.
-    pub(crate) async fn looks(&self, names: &[TableName]) -> Result<Vec<TableAppearance>> {
+    /// Whether these tables have the columns at the source with which their changes come.
+    pub(crate) async fn agrees(&self, facts: &Facts, names: &[TableName]) -> Result<bool> {
         if self.policy == DdlPolicy::Ignore {
-            return Ok(Vec::new());
+            return Ok(true);
         }
-        let mut looks = self.source.appearances(names).await?;
-        looks.sort_by(|one, other| one.table.cmp(&other.table));
-        Ok(looks)
+        for found in self.source.appearances(names).await? {
+            if facts.look(&found.table)?.is_some_and(|look| !look.fits(&found.look.columns)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A schema change that no change follows, and rows that moved outside of the log, show in the catalog alone. It is read,
@@ -310,7 +311,8 @@ impl Replay {
         tracing::info!(table = %found.table, "the table was rewritten or its parts changed, comparing it");
         let mut settle = UpTo { replay: self, facts, checkpoint };
         let report = match examine::verify(&*self.source, &*self.target, std::slice::from_ref(route), &mut settle).await {
-            Err(error) if !error.is_transient() && self.looks(std::slice::from_ref(&found.table)).await? != std::slice::from_ref(found) => {
+            Err(error) if !error.is_transient() && !self.agrees(settle.facts, std::slice::from_ref(&found.table)).await? => {
+                tracing::info!(%error, table = %found.table, "the table was altered while it was compared");
                 return Err(altered_meanwhile().caused_by(error));
             }
             report => report?,
@@ -345,16 +347,6 @@ impl Replay {
         facts.apply(&entries);
         Ok(())
     }
-}
-
-/// Whether the tables have the columns at the source with which their changes come.
-pub(crate) fn agree(facts: &Facts, looks: &[TableAppearance]) -> Result<bool> {
-    for found in looks {
-        if facts.look(&found.table)?.is_some_and(|look| !look.fits(&found.look.columns)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Whether the catalog says of these tables what is not known yet.

@@ -21,7 +21,6 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::beginning::Beginning;
 use crate::capture::Capture;
-use crate::carry::agree;
 use crate::coalesce::Reread;
 use crate::examine;
 use crate::facts::{self, Facts, Start};
@@ -363,8 +362,7 @@ impl Shared {
                 }
                 // what was altered and changed before P0 is in no log: the copy must hold it
                 let replay = self.replay(setup.lease, self.job.routes_of(facts)?, log.clone());
-                let before = replay.follow_in_load(facts).await?;
-                if before.is_altered {
+                if replay.follow_in_load(facts).await? {
                     // P0's snapshot may not have the columns
                     exact = None;
                 }
@@ -384,9 +382,7 @@ impl Shared {
                         *facts = Facts::from_entries(setup.target.ledger(&setup.task.name).await?);
                         setup.make_keys(facts).await?;
                         let replay = self.replay(setup.lease, routes, log.clone());
-                        let after = replay.follow_in_load(facts).await?;
-                        // a column may have gone and come back in between
-                        if !after.is_altered && after.looks == before.looks {
+                        if !replay.follow_in_load(facts).await? {
                             return Err(error);
                         }
                     }
@@ -488,13 +484,9 @@ impl Shared {
     async fn sweep(&self, setup: &Setup<'_>, facts: &mut Facts, replay: &Replay) -> Result<()> {
         let routes: Vec<Route> = replay.routes.iter().filter(|route| facts.is_to_be_swept(&route.table.name)).cloned().collect();
         let names: Vec<TableName> = routes.iter().map(|route| route.table.name.clone()).collect();
-        let before = replay.looks(&names).await?;
-        if !agree(facts, &before)? {
-            // altered again: the next look at the catalog tells
-            return Ok(());
-        }
         let suspects = match examine::suspects(setup.source, setup.target, &routes).await {
-            Err(error) if !error.is_transient() && replay.looks(&names).await? != before => return Ok(()),
+            // altered again: the next look at the catalog tells
+            Err(error) if !error.is_transient() && !replay.agrees(facts, &names).await? => return Ok(()),
             suspects => suspects?,
         };
         let mut entries = Vec::new();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use godwit_model::{
     Applied, Applier, Checkpoint, Entry, Error, Event, Lease, LogId, Marker, Micros, Observer, PipelineStage, Result, RowBatch, Sequence,
-    Source, TableAppearance, TableMapping, TableName, Target, codes, failpoint,
+    Source, TableMapping, TableName, Target, codes, failpoint,
 };
 use godwit_store::{ChangeLog, LogReader, Record};
 use tokio::sync::mpsc;
@@ -18,7 +18,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::apply::{self, Prepared};
 use crate::assemble::{Altering, Assembler, End, Work};
-use crate::carry::agree;
 use crate::coalesce::{Footing, Reread};
 use crate::facts::{self, Facts};
 use crate::load::Route;
@@ -382,14 +381,13 @@ impl Writer<'_> {
     /// other columns by now than the stream has told of, and what was copied of them so far is copied again later.
     async fn read_again(&mut self, facts: &Facts) -> Result<Option<Vec<Entry>>> {
         failpoint("apply.reread");
-        let before = self.looks().await?;
-        if !agree(facts, &before)? {
+        if !self.agrees(facts).await? {
             return Ok(None);
         }
         let left = match self.copy_all().await {
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) => return if self.looks().await? == before { Err(error) } else { Err(retry(error)) },
-            Ok(_) if !agree(facts, &self.looks().await?)? => return Ok(None),
+            Err(error) => return if self.agrees(facts).await? { Err(error) } else { Err(retry(error)) },
+            Ok(_) if !self.agrees(facts).await? => return Ok(None),
             Ok(left) => left,
         };
         self.taken = if left.is_empty() { 0 } else { self.taken + 1 };
@@ -402,13 +400,13 @@ impl Writer<'_> {
         Ok(Some(vec![facts::marker_entry(&marker), list]))
     }
 
-    /// How the tables of the list look at the source now.
-    async fn looks(&mut self) -> Result<Vec<TableAppearance>> {
+    /// Whether the tables of the list have the columns at the source with which their changes come.
+    async fn agrees(&mut self, facts: &Facts) -> Result<bool> {
         let mut names: Vec<TableName> = self.reread.keys().iter().map(|again| again.mapping.source.clone()).collect();
         names.dedup();
         names.sort();
         names.dedup();
-        self.replay.looks(&names).await
+        self.replay.agrees(facts, &names).await
     }
 
     /// Gives the keys that are to be read once more.

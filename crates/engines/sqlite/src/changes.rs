@@ -291,20 +291,17 @@ impl View {
 
 /// What is logged of an old row is the key that the table had when its triggers were made.
 fn must_have_its_key(described: &Table, shape: &Shape) -> Result<()> {
-    let logged = shape.table(0);
-    let sorted = |table: &Table| {
-        let mut names: Vec<String> = table.key_names().into_iter().map(str::to_owned).collect();
-        names.sort_unstable();
-        names
-    };
-    let (was, is) = (sorted(described), sorted(&logged));
+    let mut was = described.key_names();
+    let mut is: Vec<&str> = shape.key.iter().flatten().map(|part| shape.columns[part.column].name.as_str()).collect();
+    was.sort_unstable();
+    is.sort_unstable();
     if was == is {
         return Ok(());
     }
-    let named = |key: Vec<String>| if key.is_empty() { "no key".to_owned() } else { format!("the key ({})", key.join(", ")) };
-    Err(Error::new(&codes::DDL_STOPPED, format!("the table had {} when it was described and has {} now", named(was), named(is)))
+    let named = |key: &[&str]| if key.is_empty() { "no key".to_owned() } else { format!("the key ({})", key.join(", ")) };
+    Err(Error::new(&codes::DDL_STOPPED, format!("the table had {} when it was described and has {} now", named(&was), named(&is)))
         .at(format!("table {}", described.name))
-        .remedy("start anew with `run --resync`"))
+        .remedy("change the target's table alike, then start anew with `run --resync`"))
 }
 
 impl Streamed {
