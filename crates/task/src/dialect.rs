@@ -26,6 +26,14 @@ const DIALECTS: &[Dialect] = &[
         follows_libpq: true,
         usual_port: Some(5432),
     },
+    Dialect {
+        engine: "mysql",
+        schemes: &["mysql", "mariadb"],
+        is_file: false,
+        default_schema: None,
+        follows_libpq: false,
+        usual_port: Some(3306),
+    },
     Dialect { engine: "sqlite", schemes: &["sqlite"], is_file: true, default_schema: Some("main"), follows_libpq: false, usual_port: None },
 ];
 

@@ -10,19 +10,48 @@ pub struct Dialect {
     begin: &'static str,
     /// Compares so that NULL equals NULL.
     same: &'static str,
-    /// Names one physical row.
+    /// Names one physical row; empty: a statement can be told to change only one.
     row: &'static str,
+    /// Text of a column that is found by its values, and of any other.
+    texts: [&'static str; 2],
     /// Whether tables say how they store large values and what they log of old rows.
     storage: bool,
 }
 
 impl Dialect {
     pub fn postgres(schema: &str) -> Self {
-        Dialect { schema: schema.to_owned(), int: "bigint", begin: "BEGIN", same: "IS NOT DISTINCT FROM", row: "ctid", storage: true }
+        Dialect {
+            schema: schema.to_owned(),
+            int: "bigint",
+            begin: "BEGIN",
+            same: "IS NOT DISTINCT FROM",
+            row: "ctid",
+            texts: ["text"; 2],
+            storage: true,
+        }
     }
 
     pub fn sqlite() -> Self {
-        Dialect { schema: "main".to_owned(), int: "INTEGER", begin: "BEGIN IMMEDIATE", same: "IS", row: "rowid", storage: false }
+        Dialect {
+            schema: "main".to_owned(),
+            int: "INTEGER",
+            begin: "BEGIN IMMEDIATE",
+            same: "IS",
+            row: "rowid",
+            texts: ["text"; 2],
+            storage: false,
+        }
+    }
+
+    /// For sessions with the mode `ANSI_QUOTES`.
+    pub fn mysql(schema: &str, collation: &str) -> Self {
+        let texts = match collation {
+            "utf8mb4_nopad_bin" => {
+                ["varchar(700) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin", "longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"]
+            }
+            _ => ["varchar(700) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin", "longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin"],
+        };
+        Dialect { schema: schema.to_owned(), int: "bigint", begin: "START TRANSACTION", same: "<=>", row: "", texts, storage: false }
     }
 
     /// The name of its 64-bit integer.
@@ -39,7 +68,8 @@ impl Dialect {
     pub fn create(&self, table: &NeutralTable) -> Vec<String> {
         let column = |index: usize| {
             let column = &table.columns[index];
-            let kind = if column.kind == Kind::Int { self.int } else { "text" };
+            let is_found = table.key.contains(&index) || table.unique.contains(&index);
+            let kind = if column.kind == Kind::Int { self.int } else { self.texts[usize::from(!is_found)] };
             let null = if table.key.contains(&index) { " NOT NULL" } else { "" };
             format!("{} {kind}{null}", quoted(&column.name))
         };
@@ -115,6 +145,7 @@ impl Dialect {
         let equal = equal.collect::<Vec<_>>().join(" AND ");
         match table.has_key() {
             true => equal,
+            false if self.row.is_empty() => format!("{equal} LIMIT 1"),
             false => format!("{row} = (SELECT {row} FROM {} WHERE {equal} LIMIT 1)", self.name(&table.name), row = self.row),
         }
     }
