@@ -2,11 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use super::postgres_options::PostgresOptions;
 use super::processes::{self, ServerProcesses, Signal};
 use super::user::User;
 use super::watcher::Watcher;
-use super::{simple_query, template};
+use super::{ports, simple_query, template};
 
 /// Long, because a start may have to recover after a kill on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -27,9 +26,6 @@ const IMMEDIATE_STOP_LIMIT: Duration = Duration::from_secs(5);
 const STILL_HELD_LIMIT: Duration = Duration::from_secs(10);
 /// A file shows when a server is ready, and a file is looked at, not awaited.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-const PORT_ATTEMPTS: usize = 20;
-/// Below the range that the kernel gives to outgoing connections, so that a stopped server finds its port again.
-const PORTS: std::ops::Range<u16> = 15_000..32_000;
 
 /// One server with data and port of its own. Methods take `&self`, block, and may be called from any thread; dropping
 /// it stops the server at once and removes the data.
@@ -66,7 +62,7 @@ impl Postgres {
             None => template::copy(&server.installation, user, &server.data_dir()),
         }
         server.configure(&name, options);
-        server.start_on_a_free_port();
+        server.port = ports::on_a_free_one(format!("PostgreSQL {major}"), |port| server.launch(port));
         Some(server)
     }
 
@@ -178,7 +174,7 @@ impl Postgres {
         let Some(mut child) = postmaster.take() else { return };
         processes::signal(Signal::Interrupt, &[child.id()]);
         self.processes.signal_all(Signal::Continue);
-        assert!(wait(&mut child, STOP_LIMIT).is_some(), "PostgreSQL does not stop: {}", self.log_tail());
+        assert!(processes::wait(&mut child, STOP_LIMIT).is_some(), "PostgreSQL does not stop: {}", self.log_tail());
     }
 
     /// Freezes the whole server (SIGSTOP): connections stay open and nothing answers, as with a dead network.
@@ -201,22 +197,6 @@ impl Postgres {
         if let Some(rules) = options.access_rules() {
             self.write_file("pg_hba.conf", rules.as_bytes());
         }
-    }
-
-    fn start_on_a_free_port(&mut self) {
-        for _ in 0..PORT_ATTEMPTS {
-            let port = free_port();
-            match self.launch(port) {
-                Ok(()) => {
-                    self.port = port;
-                    return;
-                }
-                // Someone else took it in between.
-                Err(problem) if problem.contains("Address already in use") => {}
-                Err(problem) => panic!("PostgreSQL {} does not start: {problem}", self.major()),
-            }
-        }
-        panic!("PostgreSQL {} found no free port in {PORT_ATTEMPTS} attempts", self.major());
     }
 
     fn launch(&self, port: u16) -> Result<(), String> {
@@ -286,7 +266,7 @@ impl Postgres {
         if let Some(mut child) = self.lock().take() {
             processes::signal(Signal::Quit, &[child.id()]);
             self.processes.signal_all(Signal::Continue);
-            if wait(&mut child, IMMEDIATE_STOP_LIMIT).is_none() {
+            if processes::wait(&mut child, IMMEDIATE_STOP_LIMIT).is_none() {
                 let _ = child.kill();
                 let _ = child.wait();
             }
@@ -313,21 +293,4 @@ impl Drop for Postgres {
 fn append(path: &Path, text: &str) {
     let mut file = OpenOptions::new().append(true).open(path).expect("a file of the server");
     file.write_all(text.as_bytes()).expect("the server's file takes text");
-}
-
-fn free_port() -> u16 {
-    let ports = std::iter::repeat_with(|| fastrand::u16(PORTS));
-    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().expect("an endless series")
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
-        }
-        thread::sleep(LOOK_INTERVAL);
-    }
-    None
 }

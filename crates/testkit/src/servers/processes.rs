@@ -3,11 +3,17 @@
 //! The postmaster's command line has the data folder, its children's titles have the cluster name, and both contain
 //! the server's name. Parents would not do: children outlive a killed postmaster. Working folders neither: a root
 //! without the right to trace may not see them.
+//!
+//! MariaDB and MySQL are one process each, a script that becomes the loader of their own C library, whose name the process
+//! keeps; the command line has the program and the data folder.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// The end of a process is looked for, not awaited.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Signal {
@@ -17,6 +23,8 @@ pub(super) enum Signal {
     Interrupt,
     /// PostgreSQL's immediate shutdown.
     Quit,
+    /// The orderly end of MariaDB and MySQL.
+    Terminate,
     Kill,
 }
 
@@ -56,13 +64,32 @@ impl ServerProcesses {
     }
 
     fn contains(&self, id: u32) -> bool {
-        let is_server = fs::read(format!("/proc/{id}/comm")).is_ok_and(|name| name == b"postgres\n");
-        is_server && fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| contains(&line, self.name.as_bytes()))
+        // Of one program only, where programs are many: someone's client may have the server's folder in its line too.
+        let Ok(comm) = fs::read(format!("/proc/{id}/comm")) else { return false };
+        let programs: &[&str] = match comm.as_slice() {
+            b"postgres\n" | b"mariadbd\n" | b"mysqld\n" => &[""],
+            b"ld-linux-x86-64\n" => &["/sbin/mariadbd\0", "/sbin/mysqld\0"],
+            _ => return false,
+        };
+        let Ok(line) = fs::read(format!("/proc/{id}/cmdline")) else { return false };
+        contains(&line, &self.name) && programs.iter().any(|program| contains(&line, program))
     }
 }
 
-fn contains(line: &[u8], name: &[u8]) -> bool {
-    line.windows(name.len()).any(|window| window == name)
+fn contains(line: &[u8], part: &str) -> bool {
+    part.is_empty() || line.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+/// `None` if it has not ended by then.
+pub(super) fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        thread::sleep(LOOK_INTERVAL);
+    }
+    None
 }
 
 /// Processes that are gone already are passed over.
@@ -75,6 +102,7 @@ pub(super) fn signal(signal: Signal, ids: &[u32]) {
         Signal::Continue => "CONT",
         Signal::Interrupt => "INT",
         Signal::Quit => "QUIT",
+        Signal::Terminate => "TERM",
         Signal::Kill => "KILL",
     };
     let mut shell = Command::new("/bin/sh"); // its own `kill`: the program may be missing

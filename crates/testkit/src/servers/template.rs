@@ -9,7 +9,12 @@ use super::user::User;
 
 /// Makes `data` a fresh data folder that belongs to `user`.
 pub(super) fn copy(installation: &Installation, user: User, data: &Path) {
-    copy_folder(&template(installation, user), data);
+    copy_made(&installation.version(), user, data, |workshop| initdb(installation, user, workshop));
+}
+
+/// The same for any server. `make` gets a folder of that user's and returns the data folder that it made there.
+pub(super) fn copy_made(name: &str, user: User, data: &Path, make: impl FnOnce(&Path) -> PathBuf) {
+    copy_folder(&template(name, user, make), data);
 }
 
 /// Makes `data` a copy of a stopped server's folder that belongs to `user`.
@@ -23,9 +28,9 @@ fn copy_folder(from: &Path, to: &Path) {
     run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to));
 }
 
-fn template(installation: &Installation, user: User) -> PathBuf {
+fn template(name: &str, user: User, make: impl FnOnce(&Path) -> PathBuf) -> PathBuf {
     let templates = cache::folder().join("templates");
-    let template = templates.join(format!("{}-{}", installation.version(), user.id));
+    let template = templates.join(format!("{name}-{}", user.id));
     if template.exists() {
         return template;
     }
@@ -33,24 +38,24 @@ fn template(installation: &Installation, user: User) -> PathBuf {
     let lock = File::create(templates.join(".lock")).expect("the cache takes a lock");
     lock.lock().expect("the lock of the templates");
     if !template.exists() {
-        initialize(installation, user, &templates, &template);
+        let workshop = tempfile::Builder::new().prefix(".work").tempdir_in(&templates).expect("a folder in the cache");
+        user.own(workshop.path()).expect("a folder for the server's user");
+        // Under another name first: a template is complete or absent.
+        fs::rename(make(workshop.path()), &template).expect("a finished template gets its name");
     }
     template
 }
 
-/// Under another name first: a template is complete or absent.
-fn initialize(installation: &Installation, user: User, templates: &Path, template: &Path) {
-    let workshop = tempfile::Builder::new().prefix(".work").tempdir_in(templates).expect("a folder in the cache");
-    user.own(workshop.path()).expect("a folder for the server's user");
-    let data = workshop.path().join("data");
+fn initdb(installation: &Installation, user: User, workshop: &Path) -> PathBuf {
+    let data = workshop.join("data");
     let mut initdb = Command::new(installation.program("initdb"));
     initdb.env("LD_LIBRARY_PATH", installation.libraries()).current_dir("/");
     initdb.args(["-U", "postgres", "-A", "trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
     run(user.run(initdb.arg(&data)));
-    fs::rename(&data, template).expect("a finished template gets its name");
+    data
 }
 
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed, {}: {said}", output.status);

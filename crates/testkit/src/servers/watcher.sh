@@ -13,7 +13,11 @@ name=${folder##*/}
 processes() {
   for line in $(grep -lsF -e "$name" /proc/[0-9]*/cmdline); do
     process=${line%/cmdline}
-    read -r program < "$process/comm" && [ "$program" = postgres ] && echo "${process#/proc/}"
+    read -r program < "$process/comm" || continue
+    case $program in
+      postgres | mariadbd | mysqld) echo "${process#/proc/}" ;;
+      ld-linux-x86-64) tr '\0' '\n' < "$line" | grep -qE '/sbin/(mariadbd|mysqld)$' && echo "${process#/proc/}" ;;
+    esac
   done 2> /dev/null
 }
 
@@ -23,7 +27,7 @@ signal() {
 
 postmaster=$(sed -n 1p "$folder/data/postmaster.pid" 2> /dev/null)
 signal CONT
-# An immediate shutdown first: it gives back the shared memory.
+# PostgreSQL's immediate shutdown first: it gives back the shared memory.
 case " $(processes | tr '\n' ' ') " in *" $postmaster "*) kill -s QUIT "$postmaster" 2> /dev/null ;; esac
 tries=60
 while [ "$tries" -gt 0 ] && [ -n "$(processes)" ]; do
