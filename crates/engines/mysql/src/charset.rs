@@ -132,12 +132,17 @@ fn decode_utf32(bytes: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
+pub(crate) fn single_byte_names() -> impl Iterator<Item = &'static str> {
+    tables::SINGLE_BYTE.iter().map(|(name, _)| *name)
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = (&'static str, Charset)> {
         let others = ["utf8mb4", "utf8mb3", "ascii", "ucs2", "utf16", "utf16le", "utf32"];
-        tables::SINGLE_BYTE.iter().map(|(name, _)| *name).chain(others).map(|name| (name, Charset::named(name).unwrap()))
+        single_byte_names().chain(others).map(|name| (name, Charset::named(name).unwrap()))
     }
 
     #[test]
