@@ -28,12 +28,24 @@ pub(crate) struct Codec {
 #[derive(Clone, Debug, PartialEq)]
 enum Form {
     Number,
-    Float { single: bool },
-    Decimal { scale: usize },
+    Float {
+        single: bool,
+    },
+    Decimal {
+        scale: usize,
+    },
     /// Digits of a second's fraction.
-    Time { fraction: usize },
-    Text { charset: Charset, fixed: bool, longest: Option<usize> },
-    Bytes { fixed: usize },
+    Time {
+        fraction: usize,
+    },
+    Text {
+        charset: Charset,
+        fixed: bool,
+        longest: Option<usize>,
+    },
+    Bytes {
+        fixed: usize,
+    },
     /// The members of an enum (from index 1 on), or of a set (from the lowest bit on).
     Enum(Vec<Bytes>),
     Set(Vec<Bytes>),
@@ -41,6 +53,7 @@ enum Form {
     Printed,
 }
 
+#[expect(clippy::wrong_self_convention, reason = "from what a value comes, by what the column is")]
 impl Codec {
     /// `TYPE_UNSUPPORTED` for what cannot be carried exactly.
     pub(crate) fn of(type_name: &str) -> Result<Self> {
@@ -128,8 +141,10 @@ impl Codec {
                 return Err(refused("a value is not as long as its binary column, which would be filled up"));
             }
             (Form::Enum(members), Value::Text(_) | Value::Int(_)) if member_index(members, value)? == 0 => {
-                return Err(refused("an enum's error value (index 0, an empty text that is no member) cannot be written under strict rules")
-                    .remedy("set the row at the source to a member or to NULL, or leave the column out"));
+                return Err(refused(
+                    "an enum's error value (index 0, an empty text that is no member) cannot be written under strict rules",
+                )
+                .remedy("set the row at the source to a member or to NULL, or leave the column out"));
             }
             _ => {}
         }
@@ -185,9 +200,7 @@ impl Codec {
     /// A value of this column's form; anything else is refused, so that the server has nothing to convert.
     fn push(&self, value: &Value, out: &mut Vec<u8>) -> Result<()> {
         match (&self.form, value) {
-            (_, Value::Absent | Value::Unsent) => {
-                Err(Error::internal("a value that the source did not send was about to be written"))
-            }
+            (_, Value::Absent | Value::Unsent) => Err(Error::internal("a value that the source did not send was about to be written")),
             (_, Value::Null) => push(out, format_args!("NULL")),
             (Form::Number | Form::Decimal { .. }, Value::Int(number)) => push(out, format_args!("{number}")),
             (Form::Number, Value::Native(digits)) => push_number(digits, 0, out),
@@ -230,7 +243,8 @@ fn refuse_compressed(kind: &Kind, type_name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Fractions in the format before that of MySQL 5.6: the log does not say how long they are.
+/// Fractions in the format before that of MySQL 5.6: the log does not say how long they are. Where a type's text comes
+/// without the catalog's comment, rows in the log are refused.
 fn refuse_old_times(fraction: u8, type_name: &str) -> Result<()> {
     if fraction > 0 && type_name.contains("mariadb-5.3") {
         return Err(Error::new(&codes::TYPE_UNSUPPORTED, "a time with a fraction is stored in the format of MariaDB 5.3")

@@ -50,7 +50,23 @@ async fn type_name(conn: &mut Conn, database: &str, table: &str) -> String {
          collation_name))) FROM information_schema.columns WHERE table_schema = '{database}' AND table_name = '{table}' AND \
          column_name = 'v'"
     );
-    conn.query_first(sql).await.unwrap().unwrap()
+    unescaped(&conn.query_first::<String, _>(sql).await.unwrap().unwrap())
+}
+
+/// The catalog's backslashes taken away, as the room that reads it does: a type's text is one that sessions of ours read.
+fn unescaped(catalog: &str) -> String {
+    let mut text = String::new();
+    let mut characters = catalog.chars();
+    while let Some(c) = characters.next() {
+        let next = if c == '\\' { characters.next() } else { Some(c) };
+        text.extend(next.map(|next| match (c, next) {
+            ('\\', '0') => '\0',
+            ('\\', 'n') => '\n',
+            ('\\', 'r') => '\r',
+            _ => next,
+        }));
+    }
+    text
 }
 
 /// The column of all rows, by their numbers.

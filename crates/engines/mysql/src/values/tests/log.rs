@@ -37,13 +37,7 @@ pub(super) async fn read(lab: (String, u16), from: (String, u64), database: &str
     values
 }
 
-fn read_rows(
-    event: &Event,
-    tables: &HashMap<u64, TableMapEvent<'static>>,
-    database: &str,
-    codecs: &[Codec],
-    values: &mut [Vec<Value>],
-) {
+fn read_rows(event: &Event, tables: &HashMap<u64, TableMapEvent<'static>>, database: &str, codecs: &[Codec], values: &mut [Vec<Value>]) {
     let rows = event.read_event::<WriteRowsEventV1<'_>>().unwrap();
     let map = &tables[&rows.table_id()];
     if map.database_name() != database || !map.table_name().starts_with('s') {

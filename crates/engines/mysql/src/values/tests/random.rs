@@ -182,12 +182,39 @@ async fn any_value_is_read_alike_both_ways_and_written_as_it_was() {
 #[test]
 fn no_bytes_make_a_row_image_panic() {
     let types = [
-        "tinyint", "mediumint unsigned", "bigint", "year", "float", "double", "decimal(65,30)", "decimal(3,3)", "date", "time(3)", "time",
-        "datetime(6)", "datetime", "timestamp(1)", "timestamp", "char(9) CHARACTER SET utf32", "text CHARACTER SET tis620", "binary(7)",
-        "longblob", "bit(9)", "bit(64)", "enum('a','b')", "set('a','b')", "geometry", "uuid", "inet4", "inet6",
+        "tinyint",
+        "mediumint unsigned",
+        "bigint",
+        "year",
+        "float",
+        "double",
+        "decimal(65,30)",
+        "decimal(3,3)",
+        "date",
+        "time(3)",
+        "time",
+        "datetime(6)",
+        "datetime",
+        "timestamp(1)",
+        "timestamp",
+        "char(9) CHARACTER SET utf32",
+        "text CHARACTER SET tis620",
+        "binary(7)",
+        "longblob",
+        "bit(9)",
+        "bit(64)",
+        "enum('a','b')",
+        "set('a','b')",
+        "geometry",
+        "uuid",
+        "inet4",
+        "inet6",
     ];
     let codecs: Vec<Codec> = types.iter().map(|name| Codec::of(name).unwrap()).collect();
-    let kinds = [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 140, 141, 242, 245, 246, 247, 248, 249, 250, 251, 252, 253, 254, 255];
+    let kinds = [
+        1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 140, 141, 242, 245, 246, 247, 248, 249, 250, 251, 252, 253, 254,
+        255,
+    ];
     for _ in 0..300_000 {
         let codec = fastrand::choice(&codecs).unwrap();
         let metadata = [fastrand::u8(..), fastrand::u8(..)].map(|byte| if byte < 100 { byte % 9 } else { byte });

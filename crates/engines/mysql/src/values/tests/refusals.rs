@@ -58,7 +58,7 @@ fn types_that_cannot_be_carried_exactly_are_refused_at_once() {
     for name in [
         "json",
         "varchar(100) /*M!100301 COMPRESSED*/ CHARACTER SET latin1 COLLATE latin1_swedish_ci",
-        "text /*M!100301 COMPRESSED*/ CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        "text COMPRESSED CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
         "time(3) /* mariadb-5.3 */",
         "varchar(9) CHARACTER SET gbk COLLATE gbk_bin",
         "varchar(9)",
@@ -94,6 +94,17 @@ fn a_column_of_another_shape_is_not_guessed() {
     assert_eq!(log("int", 3, &[]).unwrap(), Value::Int(0x0101_0101));
 }
 
+/// A row of a table made with `mysql56_temporal_format=OFF`, as MariaDB 10.11 logged it.
+#[test]
+fn times_in_the_format_before_mysql_5_6_are_read() {
+    let mut raw = &b"\x59\x0a\x80\x77\x87\xd1\x05\xf1\x5a\x00\x00\xff\xff\xff\x7f"[..];
+    let mut read = |type_name: &str, kind: u8| Codec::of(type_name).unwrap().from_log(LoggedType::new(kind, &[]), &mut raw).unwrap();
+    assert_eq!(read("time /* mariadb-5.3 */", 11), native("-838:59:59"));
+    assert_eq!(read("datetime /* mariadb-5.3 */", 12), native("9999-12-31 23:59:59"));
+    assert_eq!(read("timestamp /* mariadb-5.3 */", 7), native("2038-01-19 03:14:07"));
+    assert!(raw.is_empty());
+}
+
 #[tokio::test]
 async fn the_error_value_of_an_enum_is_read_and_found_but_not_written() {
     let Some(mut conn) = session().await else { return };
@@ -105,8 +116,7 @@ async fn the_error_value_of_an_enum_is_read_and_found_but_not_written() {
         conn.query_drop(format!("INSERT IGNORE INTO v_zero.{table} VALUES (0, 0), (1, 2), (2, NULL)")).await.unwrap();
         let values = selected(&mut conn, &codec, &format!("v_zero.{table}")).await;
         assert_eq!(values[0], expected);
-        let pair = [codec.clone(), codec.clone()];
-        let logged = log::read(lab().unwrap(), from, "v_zero", &pair).await;
+        let logged = log::read(lab().unwrap(), from, "v_zero", &[codec.clone(), codec.clone()]).await;
         assert_eq!(logged[usize::from(table == "s1")], values);
         assert_eq!(found(&mut conn, &codec, &expected, &format!("v_zero.{table}")).await, [0]);
         assert!(codec.literal(&expected, &mut Vec::new()).unwrap_err().is(&codes::VALUE_REFUSED));
@@ -187,7 +197,9 @@ async fn conditions_use_the_index_of_their_column() {
         conn.query_drop(format!("CREATE TABLE {table} (id int PRIMARY KEY, v {definition}, w varchar(200), KEY (v))")).await.unwrap();
         let codec = Codec::of(&type_name(&mut conn, "v_index", &format!("s{index}")).await).unwrap();
         let literal = String::from_utf8(written(&codec, value)).unwrap();
-        conn.query_drop(format!("INSERT INTO {table} SELECT seq, if(seq = 9, {literal}, NULL), '' FROM v_index.seq_1_to_500")).await.unwrap();
+        conn.query_drop(format!("INSERT INTO {table} SELECT seq, if(seq = 9, {literal}, NULL), '' FROM v_index.seq_1_to_500"))
+            .await
+            .unwrap();
         let mut sql = format!("EXPLAIN SELECT w FROM {table} WHERE ").into_bytes();
         codec.equals("v", value, &mut sql).unwrap();
         let plan: Row = conn.query_first(sql).await.unwrap().unwrap();
