@@ -15,6 +15,8 @@ use crate::{error, quote};
 
 /// Statements in one packet.
 const ASKED_AT_ONCE: usize = 500;
+/// Names are told from words by their quotes.
+const QUOTED: &str = "SET SESSION sql_quote_show_create = 1";
 
 /// A table's definition.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,8 +120,10 @@ impl ColumnText {
 pub(crate) async fn read(conn: &mut Conn, names: &[&TableName]) -> Result<HashMap<TableName, Created>> {
     let mut found = HashMap::new();
     for some in names.chunks(ASKED_AT_ONCE) {
-        let statements: Vec<String> = some.iter().map(|name| format!("SHOW CREATE TABLE {}", quote::table(name))).collect();
+        let mut statements = vec![QUOTED.to_owned()];
+        statements.extend(some.iter().map(|name| format!("SHOW CREATE TABLE {}", quote::table(name))));
         let mut answers = conn.query_iter(statements.join("; ")).await.map_err(error::from_server)?;
+        answers.collect::<Row>().await.map_err(error::from_server)?;
         for name in some {
             let rows: Vec<Row> = answers.collect().await.map_err(error::from_server)?;
             let text = rows.first().and_then(|row| row.as_ref(1));

@@ -11,7 +11,7 @@ use godwit_model::{NotCarried, SchemaItem, Stage, TableMapping, TableName};
 use crate::catalog::CatalogTable;
 use crate::created::{Created, KeyText};
 use crate::quote;
-use crate::renaming::{Lost, Renaming, definition};
+use crate::renaming::{Lost, Renaming, definition, without_default};
 use crate::tokens::{Piece, Token, written};
 
 /// A database's own character set and collation.
@@ -75,7 +75,8 @@ impl Steps {
     fn table(&mut self, table: &CatalogTable, renaming: &Renaming<'_>) {
         let (source, target) = (&renaming.mapping.source, &renaming.mapping.target);
         let mut lost = Vec::new();
-        let mut lines: Vec<String> = renaming.columns(&mut lost).iter().map(|column| definition(column, &[])).collect();
+        let columns = renaming.columns(&mut lost);
+        let mut lines: Vec<String> = columns.iter().map(|column| definition(column, &[])).collect();
         lines.extend(renaming.created.periods.iter().filter_map(|period| renaming.renamed(period)).map(|period| written(&period)));
         let at_once = at_once(table, renaming.created);
         let mut later = Vec::new();
@@ -99,7 +100,8 @@ impl Steps {
             lost.push(left_out(format!("PARTITIONS of {source}")));
         }
         let partitions = partitions.filter(|text| !text.is_empty()).map(|text| format!("\n{text}")).unwrap_or_default();
-        let sql = vec![format!("CREATE TABLE {} (\n  {}\n) {options}{partitions}", quote::table(target), lines.join(",\n  "))];
+        let mut sql = vec![format!("CREATE TABLE {} (\n  {}\n) {options}{partitions}", quote::table(target), lines.join(",\n  "))];
+        sql.extend(columns.iter().filter_map(without_default).map(|what| format!("ALTER TABLE {} {what}", quote::table(target))));
         self.items.push(SchemaItem { id: format!("TABLE {target}"), stage: Stage::BeforeLoad, table: Some(target.clone()), sql });
         self.items.extend(later);
         self.lose(lost);

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use godwit_model::{TableMapping, TableName};
 
 use crate::created::{Clause, ClauseKind, ColumnText, Created, ForeignKey, KeyText};
-use crate::tokens::{Piece, Token, deeper, written};
+use crate::types::Kind;
+use crate::tokens::{Piece, Token, deeper, pieces, written};
 
 /// A table on its way: its definition, and what each of its columns is called at the target.
 pub(crate) struct Renaming<'a> {
@@ -107,7 +108,11 @@ impl<'a> Renaming<'a> {
                     found.push(Clause { kind, text });
                     continue;
                 }
-                (Err(reason), ClauseKind::Default) => ("DEFAULT", reason),
+                (Err(reason), ClauseKind::Default) => {
+                    let is_open = column.clause(ClauseKind::NotNull).is_none();
+                    found.extend(is_open.then(|| Clause { kind: ClauseKind::Default, text: pieces(b"DEFAULT NULL") }));
+                    ("DEFAULT", reason)
+                }
                 (Err(reason), ClauseKind::Check) => ("CHECK", reason),
                 (Err(reason), _) => ("CLAUSE", reason),
             };
@@ -168,6 +173,17 @@ impl<'a> Renaming<'a> {
         let actions = if key.actions.is_empty() { String::new() } else { format!(" {}", written(&key.actions)) };
         Some(format!("FOREIGN KEY ({own}) REFERENCES {} ({theirs}){actions}", crate::quote::table(target)))
     }
+}
+
+/// A column that is open to NULL and has not even NULL as its default can be made in no other way than by taking that
+/// default away: what is said behind ALTER TABLE.
+pub(crate) fn without_default(column: &ColumnText) -> Option<String> {
+    let has = |kind| column.clause(kind).is_some();
+    let is_plain = !has(ClauseKind::Default) && !has(ClauseKind::NotNull) && !has(ClauseKind::Generated) && !column.counts_up();
+    // MySQL's large values have none to show
+    let type_name = column.clauses.first().and_then(|clause| clause.text.first()).map(|piece| written(std::slice::from_ref(piece)));
+    let may_have = |name: String| !name.ends_with("text") && !name.ends_with("blob") && Kind::parse(&name).is_ok_and(|kind| !matches!(kind, Kind::Json | Kind::Geometry));
+    (is_plain && type_name.is_some_and(may_have)).then(|| format!("ALTER COLUMN {} DROP DEFAULT", crate::quote::identifier(&column.name)))
 }
 
 fn as_name(piece: &Piece) -> Option<&str> {

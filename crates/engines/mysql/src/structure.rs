@@ -14,7 +14,7 @@ use crate::catalog::{self, CatalogTable};
 use crate::connect::Server;
 use crate::created::{self, ClauseKind, ColumnText, Created, KeyText};
 use crate::quote;
-use crate::renaming::{Renaming, definition};
+use crate::renaming::{Renaming, definition, without_default};
 use crate::tokens::{Token, pieces, written};
 
 const PARTITIONS: &str = "PARTITIONS";
@@ -154,7 +154,10 @@ impl Side<'_> {
 
     fn column(&self, column: &ColumnText, type_name: &str, features: &mut Vec<Feature>) {
         let (name, quoted) = (&column.name, quote::identifier(&column.name));
-        let modify = |without: &[ClauseKind]| self.alter(&format!("MODIFY COLUMN {}", definition(column, without)));
+        let modify = |without: &[ClauseKind]| {
+            let bare = without_default(column).map(|what| self.alter(&what)).unwrap_or_default();
+            [self.alter(&format!("MODIFY COLUMN {}", definition(column, without))), bare].concat()
+        };
         let remove = self.alter(&format!("DROP COLUMN {quoted}"));
         let make = self.alter(&format!("ADD COLUMN {}", definition(column, &[])));
         let generation = column.clause(ClauseKind::Generated).map(|clause| format!(" {}", written(&clause.text)));
