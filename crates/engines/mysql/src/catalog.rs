@@ -10,8 +10,9 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 
 use crate::connect::{Flavor, Server};
+use crate::tokens::Piece;
 use crate::types::Kind;
-use crate::{error, quote, tokens};
+use crate::{error, members, quote, tokens};
 
 /// Databases that are nobody's own, and Godwit's.
 const SYSTEM: [&str; 5] = ["information_schema", "mysql", "performance_schema", "sys", "godwit"];
@@ -181,14 +182,18 @@ async fn frames(conn: &mut Conn, server: &Server, database: &str, names: &[&str]
     Ok(found)
 }
 
-async fn columns(conn: &mut Conn, _server: &Server, database: &str, names: &[&str], frames: &mut Frames) -> Result<()> {
+async fn columns(conn: &mut Conn, server: &Server, database: &str, names: &[&str], frames: &mut Frames) -> Result<()> {
     let sql = "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, IS_NULLABLE, \
         GENERATION_EXPRESSION FROM information_schema.COLUMNS";
     for row in rows(conn, format!("{sql} WHERE {} ORDER BY TABLE_NAME, ORDINAL_POSITION", of_tables(database, names))).await? {
         let Some(frame) = frames.get_mut(&TableName::new(text(&row, 0)?, text(&row, 1)?)) else { continue };
+        let (name, mut declared) = (text(&row, 2)?, tokens::pieces(text(&row, 3)?.as_bytes()));
+        if server.flavor == Flavor::MariaDb && cell(&row, 4)?.is_some_and(|charset| members::may_be_cut(&declared, &charset)) {
+            members::restore(conn, &frame.table.name, &name, &mut declared).await?;
+        }
         frame.table.columns.push(Column {
-            name: text(&row, 2)?,
-            type_name: type_name(&text(&row, 3)?, cell(&row, 4)?, cell(&row, 5)?),
+            name,
+            type_name: type_name(&declared, cell(&row, 4)?, cell(&row, 5)?),
             nullable: text(&row, 6)? == "YES",
             generated: !text(&row, 7)?.is_empty(),
         });
@@ -197,8 +202,8 @@ async fn columns(conn: &mut Conn, _server: &Server, database: &str, names: &[&st
 }
 
 /// Members of an enum are written there with backslashes, whatever the session's mode is.
-fn type_name(declared: &str, charset: Option<String>, collation: Option<String>) -> String {
-    let declared = tokens::written(&tokens::pieces(declared.as_bytes()));
+fn type_name(declared: &[Piece], charset: Option<String>, collation: Option<String>) -> String {
+    let declared = tokens::written(declared);
     match (charset, collation) {
         (Some(charset), Some(collation)) => format!("{declared} CHARACTER SET {charset} COLLATE {collation}"),
         _ => declared,
@@ -240,16 +245,19 @@ fn choose_key(frame: &mut CatalogTable) {
     let columns = |index: &Index| index.parts.iter().map(|part| part.column).collect::<Option<Vec<usize>>>();
     let identifies = |index: &&Index| {
         let is_primary = index.name == PRIMARY;
-        let fits = |part: &IndexPart| part.column.is_some_and(|column| {
-            let column = &frame.table.columns[column];
-            !column.nullable && !column.generated && (is_primary || part.prefix.is_none())
-        });
+        let fits = |part: &IndexPart| {
+            part.column.is_some_and(|column| {
+                let column = &frame.table.columns[column];
+                !column.nullable && !column.generated && (is_primary || part.prefix.is_none())
+            })
+        };
         index.unique && (is_primary || (index.used && index.method == "BTREE")) && index.parts.iter().all(fits)
     };
     let best = frame.indexes.iter().filter(identifies).min_by_key(|index| (index.name != PRIMARY, index.parts.len()));
     let key_index = best.map(|index| index.name.clone());
     let key = best.and_then(columns).map(|columns| Key { columns });
-    let exact = |part: &IndexPart| part.prefix.is_none() && part.column.is_some_and(|column| is_exact(&frame.table.columns[column].type_name));
+    let exact =
+        |part: &IndexPart| part.prefix.is_none() && part.column.is_some_and(|column| is_exact(&frame.table.columns[column].type_name));
     let key_is_exact = best.is_none_or(|index| index.parts.iter().all(exact));
     let others = frame.indexes.iter().filter(|index| index.unique && Some(&index.name) != key_index.as_ref());
     let uniques = others.map(|index| {
@@ -266,7 +274,10 @@ fn choose_key(frame: &mut CatalogTable) {
 fn is_exact(type_name: &str) -> bool {
     match Kind::parse(type_name) {
         Ok(Kind::Text { collation, fixed, .. }) => {
-            collation == "binary" || collation.ends_with("_nopad_bin") || collation.ends_with("_0900_bin") || (fixed && collation.ends_with("_bin"))
+            collation == "binary"
+                || collation.ends_with("_nopad_bin")
+                || collation.ends_with("_0900_bin")
+                || (fixed && collation.ends_with("_bin"))
         }
         Ok(Kind::Float | Kind::Double | Kind::Json | Kind::Geometry) | Err(_) => false,
         Ok(_) => true,

@@ -132,7 +132,35 @@ pub(crate) async fn read(conn: &mut Conn, names: &[&TableName]) -> Result<HashMa
         }
         answers.drop_result().await.map_err(error::from_server)?;
     }
+    for (name, created) in &mut found {
+        restore_defaults(conn, name, created).await?;
+    }
     Ok(found)
+}
+
+/// Characters of more than three bytes are question marks in a default as it is shown, and themselves in the one that is
+/// asked for. A column that is never NULL tells it beside a row only: of an empty table what is shown stays.
+async fn restore_defaults(conn: &mut Conn, table: &TableName, created: &mut Created) -> Result<()> {
+    let of = quote::table(table);
+    for column in &mut created.columns {
+        let quoted = quote::identifier(&column.name);
+        let default = column.clauses.iter_mut().find(|clause| clause.kind == ClauseKind::Default);
+        let Some(text) = default.and_then(|clause| clause.text.get_mut(1)) else { continue };
+        if !matches!(&text.token, Token::Text(shown) if shown.contains(&b'?')) {
+            continue;
+        }
+        let beside_none = format!("SELECT DEFAULT(t.{quoted}) FROM (SELECT 1 AS one) o LEFT JOIN {of} t ON FALSE");
+        let sql = format!("{beside_none} UNION ALL (SELECT DEFAULT(t.{quoted}) FROM {of} t LIMIT 1)");
+        let rows: Vec<Row> = conn.query(sql).await.map_err(error::from_server)?;
+        let told = rows.iter().find_map(|row| match row.as_ref(0) {
+            Some(Value::Bytes(told)) => Some(told.clone()),
+            _ => None,
+        });
+        if let Some(told) = told {
+            text.token = Token::Text(told);
+        }
+    }
+    Ok(())
 }
 
 fn not_understood(name: &TableName) -> Error {

@@ -39,7 +39,7 @@ pub(crate) fn steps(
 ) -> Steps {
     let mut steps = Steps::default();
     let pairs = tables.iter().zip(mappings);
-    let renamed = pairs.filter_map(|(table, mapping)| Some((table, Renaming::new(created.get(&table.table.name)?, mapping))));
+    let renamed = pairs.filter_map(|(table, mapping)| Some((table, Renaming::new(&table.table, created.get(&table.table.name)?, mapping))));
     let renamed: Vec<(&CatalogTable, Renaming<'_>)> = renamed.collect();
     steps.databases(mappings, databases);
     for (table, renaming) in &renamed {
@@ -62,7 +62,8 @@ impl Steps {
         }
         for (database, mapping) in wanted {
             let charset = known.get(&mapping.source.schema);
-            let charset = charset.map(|charset| format!(" CHARACTER SET {} COLLATE {}", charset.name, charset.collation)).unwrap_or_default();
+            let charset =
+                charset.map(|charset| format!(" CHARACTER SET {} COLLATE {}", charset.name, charset.collation)).unwrap_or_default();
             let sql = format!("CREATE DATABASE IF NOT EXISTS {}{charset}", quote::identifier(database));
             self.items.push(SchemaItem { id: format!("DATABASE {database}"), stage: Stage::BeforeLoad, table: None, sql: vec![sql] });
         }

@@ -7,6 +7,7 @@ mod ddl;
 mod describe;
 mod error;
 mod look;
+mod members;
 mod present;
 mod quote;
 mod renaming;

@@ -50,7 +50,9 @@ pub(crate) async fn stamps(conn: &mut Conn, server: &Server, names: &[TableName]
             let Some(time) = times.get(*name) else { continue };
             let ids = match &ids {
                 None => "-".to_owned(),
-                Some(ids) => ids.get(*name).map(|parts| parts.values().map(String::as_str).collect::<Vec<_>>().join(",")).unwrap_or_default(),
+                Some(ids) => {
+                    ids.get(*name).map(|parts| parts.values().map(String::as_str).collect::<Vec<_>>().join(",")).unwrap_or_default()
+                }
             };
             found.insert(TableName::new(database, *name), format!("{VERSION} {time} {ids}"));
         }

@@ -29,7 +29,9 @@ pub(crate) async fn read(conn: &mut Conn, server: &Server, names: &[TableName]) 
 }
 
 async fn having_rows(conn: &mut Conn, tables: &[CatalogTable]) -> Result<Vec<TableName>> {
-    let one = |(at, table): (usize, &CatalogTable)| format!("SELECT {at} FROM DUAL WHERE EXISTS (SELECT 1 FROM {})", quote::table(&table.table.name));
+    let one = |(at, table): (usize, &CatalogTable)| {
+        format!("SELECT {at} FROM DUAL WHERE EXISTS (SELECT 1 FROM {})", quote::table(&table.table.name))
+    };
     let sql = tables.iter().enumerate().map(one).collect::<Vec<_>>().join(" UNION ALL ");
     let mut found = Vec::new();
     for row in rows(conn, sql).await? {

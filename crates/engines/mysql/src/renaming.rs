@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-use godwit_model::{TableMapping, TableName};
+use godwit_model::{Table, TableMapping, TableName};
 
 use crate::created::{Clause, ClauseKind, ColumnText, Created, ForeignKey, KeyText};
-use crate::types::Kind;
 use crate::tokens::{Piece, Token, deeper, pieces, written};
+use crate::types::Kind;
 
 /// A table on its way: its definition, and what each of its columns is called at the target.
 pub(crate) struct Renaming<'a> {
     pub(crate) created: &'a Created,
     pub(crate) mapping: &'a TableMapping,
+    table: &'a Table,
     /// By the source's name in small letters, as names of columns know no case; None: left out.
     names: HashMap<String, Option<String>>,
 }
@@ -25,7 +26,7 @@ pub(crate) struct Lost {
 const LEFT_OUT: &str = "it mentions a column that is left out";
 
 impl<'a> Renaming<'a> {
-    pub(crate) fn new(created: &'a Created, mapping: &'a TableMapping) -> Self {
+    pub(crate) fn new(table: &'a Table, created: &'a Created, mapping: &'a TableMapping) -> Self {
         let mut names: HashMap<String, Option<String>> = HashMap::new();
         for column in &created.columns {
             let mapped = mapping.columns.iter().find(|mapped| mapped.source == column.name).map(|mapped| mapped.target.clone());
@@ -37,19 +38,19 @@ impl<'a> Renaming<'a> {
                 names.entry(name.to_lowercase()).or_insert_with(|| Some(name.to_owned()));
             }
         }
-        let mut renaming = Renaming { created, mapping, names };
+        let mut renaming = Renaming { created, mapping, table, names };
         while renaming.drop_orphans() {}
         renaming
     }
 
     /// The definition as it is, under its own names: of a table of the target.
-    pub(crate) fn own(created: &'a Created, mapping: &'a TableMapping) -> Self {
+    pub(crate) fn own(table: &'a Table, created: &'a Created, mapping: &'a TableMapping) -> Self {
         let names = created.columns.iter().map(|column| (column.name.to_lowercase(), Some(column.name.clone())));
         let mut names: HashMap<String, Option<String>> = names.collect();
         for name in created.periods.iter().filter_map(|period| period.iter().find_map(as_name)) {
             names.entry(name.to_lowercase()).or_insert_with(|| Some(name.to_owned()));
         }
-        Renaming { created, mapping, names }
+        Renaming { created, mapping, table, names }
     }
 
     /// What is computed from a column that is left out is left out too.
@@ -85,12 +86,19 @@ impl<'a> Renaming<'a> {
         Some(result)
     }
 
-    /// Columns that arrive, in the table's order, each with its clauses.
+    /// Columns that arrive, in the table's order, each with its clauses. Types are the catalog's: with their character sets,
+    /// also where the table has the same, and with the members that they have in truth.
     pub(crate) fn columns(&self, lost: &mut Vec<Lost>) -> Vec<ColumnText> {
         let mut found = Vec::new();
         for column in &self.created.columns {
             match self.column(&column.name) {
-                Some(name) => found.push(ColumnText { name: name.to_owned(), clauses: self.clauses(column, lost) }),
+                Some(name) => {
+                    let mut arriving = ColumnText { name: name.to_owned(), clauses: self.clauses(column, lost) };
+                    if let Some((text, at)) = arriving.clauses.first_mut().zip(self.table.column(&column.name)) {
+                        text.text = typed(&self.table.columns[at].type_name);
+                    }
+                    found.push(arriving);
+                }
                 None if column.clause(ClauseKind::Generated).is_some() => {
                     lost.push(Lost { what: format!("COLUMN {}.{}", self.mapping.source, column.name), reason: LEFT_OUT.to_owned() });
                 }
@@ -182,8 +190,17 @@ pub(crate) fn without_default(column: &ColumnText) -> Option<String> {
     let is_plain = !has(ClauseKind::Default) && !has(ClauseKind::NotNull) && !has(ClauseKind::Generated) && !column.counts_up();
     // MySQL's large values have none to show
     let type_name = column.clauses.first().and_then(|clause| clause.text.first()).map(|piece| written(std::slice::from_ref(piece)));
-    let may_have = |name: String| !name.ends_with("text") && !name.ends_with("blob") && Kind::parse(&name).is_ok_and(|kind| !matches!(kind, Kind::Json | Kind::Geometry));
+    let may_have = |name: String| {
+        !name.ends_with("text")
+            && !name.ends_with("blob")
+            && Kind::parse(&name).is_ok_and(|kind| !matches!(kind, Kind::Json | Kind::Geometry))
+    };
     (is_plain && type_name.is_some_and(may_have)).then(|| format!("ALTER COLUMN {} DROP DEFAULT", crate::quote::identifier(&column.name)))
+}
+
+/// Our own text, in which a backslash is a backslash.
+fn typed(type_name: &str) -> Vec<Piece> {
+    pieces(type_name.replace('\\', "\\\\").as_bytes())
 }
 
 fn as_name(piece: &Piece) -> Option<&str> {

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use godwit_model::{Bearing, Feature, Result, Scope, TableMapping, TableName};
+use godwit_model::{Bearing, Feature, Result, Scope, Table, TableMapping, TableName};
 use mysql_async::Conn;
 
 use crate::catalog::{self, CatalogTable};
@@ -15,7 +15,7 @@ use crate::connect::Server;
 use crate::created::{self, ClauseKind, ColumnText, Created, KeyText};
 use crate::quote;
 use crate::renaming::{Renaming, definition, without_default};
-use crate::tokens::{Token, pieces, written};
+use crate::tokens::{Token, written};
 
 const PARTITIONS: &str = "PARTITIONS";
 
@@ -53,12 +53,7 @@ pub(crate) async fn of_source(conn: &mut Conn, server: &Server, mappings: &[Arc<
     Ok(gather(&read.sides(&by_name, Renaming::new)).all())
 }
 
-pub(crate) async fn of_target(
-    conn: &mut Conn,
-    server: &Server,
-    mappings: &[Arc<TableMapping>],
-    asked: &[Feature],
-) -> Result<Vec<Feature>> {
+pub(crate) async fn of_target(conn: &mut Conn, server: &Server, mappings: &[Arc<TableMapping>], asked: &[Feature]) -> Result<Vec<Feature>> {
     let read = read(conn, server, mappings.iter().map(|mapping| mapping.target.clone()).collect()).await?;
     let by_name: HashMap<&TableName, &TableMapping> = mappings.iter().map(|mapping| (&mapping.target, &**mapping)).collect();
     let sides = read.sides(&by_name, Renaming::own);
@@ -87,11 +82,11 @@ impl Read {
     fn sides<'a>(
         &'a self,
         mappings: &HashMap<&TableName, &'a TableMapping>,
-        renaming: impl Fn(&'a Created, &'a TableMapping) -> Renaming<'a>,
+        renaming: impl Fn(&'a Table, &'a Created, &'a TableMapping) -> Renaming<'a>,
     ) -> Vec<Side<'a>> {
         let side = |catalog: &'a CatalogTable| {
             let name = &catalog.table.name;
-            Some(Side { catalog, renaming: renaming(self.created.get(name)?, mappings.get(name)?) })
+            Some(Side { catalog, renaming: renaming(&catalog.table, self.created.get(name)?, mappings.get(name)?) })
         };
         self.tables.iter().filter_map(side).collect()
     }
@@ -141,14 +136,9 @@ impl Side<'_> {
     fn columns(&self, features: &mut Vec<Feature>) {
         let arriving = self.renaming.created.columns.iter().filter(|column| self.renaming.column(&column.name).is_some());
         let written = self.renaming.columns(&mut Vec::new());
-        for (own, mut column) in arriving.zip(written) {
+        for (own, column) in arriving.zip(written) {
             let Some(at) = self.catalog.table.column(&own.name) else { continue };
-            let type_name = &self.catalog.table.columns[at].type_name;
-            if let Some(first) = column.clauses.first_mut() {
-                // with its character set, also where the table has the same
-                first.text = pieces(type_name.as_bytes());
-            }
-            self.column(&column, type_name, features);
+            self.column(&column, &self.catalog.table.columns[at].type_name, features);
         }
     }
 

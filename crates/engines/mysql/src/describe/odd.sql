@@ -37,3 +37,5 @@ CREATE TABLE keyed (a int NOT NULL, b varbinary(8) NOT NULL, c int, n int NOT NU
 CREATE TABLE my (id int PRIMARY KEY, KEY (id)) ENGINE=MyISAM CHECKSUM=1 MAX_ROWS=1000;
 CREATE TABLE ar (id int, n varchar(9)) ENGINE=Aria TRANSACTIONAL=1;
 ALTER TABLE ar ALTER COLUMN n DROP DEFAULT;
+CREATE TABLE wide (id int PRIMARY KEY, e enum('😀','?','it''s','\\?') CHARACTER SET utf8mb4 NOT NULL, s set('a','😀','🚀?') CHARACTER SET utf8mb4 DEFAULT 'a,😀', n varchar(9) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'Why? 🚀', b varbinary(9) DEFAULT 0xff3f) DEFAULT CHARSET=latin1;
+INSERT INTO wide (id, e) VALUES (1, 1);

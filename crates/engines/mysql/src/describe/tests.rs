@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_model::{
-    ColumnRule, Description, EndpointConfig, Feature, MapRule, Stage, Table, TableMapping, TableName, Task, Value, codes,
-};
+use godwit_model::{ColumnRule, Description, EndpointConfig, Feature, MapRule, Stage, Table, TableMapping, TableName, Task, Value, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -47,7 +45,9 @@ impl World {
         for database in [&source, &target] {
             conn.query_drop(format!("DROP DATABASE IF EXISTS `{database}`")).await.unwrap();
         }
-        conn.query_drop(format!("CREATE DATABASE `{source}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; USE `{source}`")).await.unwrap();
+        conn.query_drop(format!("CREATE DATABASE `{source}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; USE `{source}`"))
+            .await
+            .unwrap();
         conn.query_drop(sql).await.unwrap();
         let conn = endpoint.connect(Purpose::Read).await.unwrap();
         let mut task = godwit_testkit::task::task("lab");
@@ -134,7 +134,7 @@ fn sorted(features: &[Feature]) -> Vec<(String, String, String)> {
 async fn every_kind_of_table_is_made_as_it_was() {
     let Some(mut world) = World::new("odd", ODD).await else { return };
     let described = world.describe().await;
-    assert_eq!(described.tables.len(), 11);
+    assert_eq!(described.tables.len(), 12);
     world.make(&described).await;
     let (source, target) = (world.source.clone(), world.target.clone());
     for table in &described.tables {
@@ -146,10 +146,16 @@ async fn every_kind_of_table_is_made_as_it_was() {
     let columns = |description: &Description| description.looks.iter().map(|look| look.columns.clone()).collect::<Vec<_>>();
     assert_eq!(columns(&described), columns(&again));
     assert!(described.looks.iter().all(|look| !look.stamp.is_empty()));
-    let charset = |database: String| format!("SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}'");
+    let wide = again.tables.iter().find(|table| table.name.name == "wide").unwrap();
+    assert_eq!(wide.columns[1].type_name, "enum('😀','?','it''s','\\?') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci");
+    assert!(wide.columns[2].type_name.starts_with("set('a','😀','🚀?')"));
+    let charset =
+        |database: String| format!("SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{database}'");
     let made: Option<String> = world.conn.query_first(charset(target)).await.unwrap();
     assert_eq!(made.as_deref(), Some("utf8mb4_unicode_ci"));
     assert_eq!(described.not_carried, []);
+    // the default of a column that is never NULL is told beside a row only
+    world.sql("INSERT INTO `{t}`.wide (id, e) VALUES (1, 1)").await;
     let (wanted, own) = world.features(&described).await;
     assert!(wanted.len() > 150);
     assert_eq!(sorted(&wanted), sorted(&own));
@@ -165,9 +171,14 @@ async fn defaults_give_the_same_values() {
     }
     let sql = "SELECT count(*) FROM (SELECT * FROM `{s}`.`Order` UNION SELECT * FROM `{t}`.`Order`) both_of_them";
     let sql = sql.replace("{s}", &world.source).replace("{t}", &world.target);
+    world.sql("INSERT INTO `{t}`.wide (id, e) VALUES (1, '😀')").await;
+    let sql_of_wide = sql.replace("`Order`", "wide");
+    let different: Option<u64> = world.conn.query_first(sql_of_wide).await.unwrap();
+    assert_eq!(different, Some(1));
     let different: Option<u64> = world.conn.query_first(sql).await.unwrap();
     assert_eq!(different, Some(1));
-    let bytes: Option<(String, String)> = world.conn.query_first(format!("SELECT HEX(p), d FROM `{}`.`Order`", world.target)).await.unwrap();
+    let bytes: Option<(String, String)> =
+        world.conn.query_first(format!("SELECT HEX(p), d FROM `{}`.`Order`", world.target)).await.unwrap();
     assert_eq!(bytes, Some(("00FF41".to_owned(), "a\\b\"c`d\n\tz".to_owned())));
 }
 
@@ -213,7 +224,12 @@ fn shop() -> String {
 fn shop_rules(world: &mut World) {
     let rename = |to: &str| ColumnRule::Rename(to.to_owned());
     let (source, target) = (world.source.clone(), world.target.clone());
-    world.task.map.push(rule(&source, "customer", Some((&target, "client")), &[("full_name", rename("na`me")), ("ssn", ColumnRule::LeaveOut)]));
+    world.task.map.push(rule(
+        &source,
+        "customer",
+        Some((&target, "client")),
+        &[("full_name", rename("na`me")), ("ssn", ColumnRule::LeaveOut)],
+    ));
     world.task.map.push(rule(&source, "item", None, &[("customer", rename("client"))]));
 }
 
@@ -224,9 +240,12 @@ async fn a_mapped_table_is_made_with_its_new_names() {
     let described = world.describe().await;
     world.make(&described).await;
     world.sql("INSERT INTO `{t}`.client (`na``me`, email) VALUES ('Ann', 'a'); INSERT INTO `{t}`.item (client, no) VALUES (1, 1)").await;
-    
-    let up: Option<(String, String)> =
-        world.conn.query_first(format!("SELECT up, price FROM `{0}`.client JOIN `{0}`.item ON client = client.id", world.target)).await.unwrap();
+
+    let up: Option<(String, String)> = world
+        .conn
+        .query_first(format!("SELECT up, price FROM `{0}`.client JOIN `{0}`.item ON client = client.id", world.target))
+        .await
+        .unwrap();
     assert_eq!(up, Some(("ANN".to_owned(), "1.50".to_owned())));
     for refused in [
         "INSERT INTO `{t}`.client (`na``me`) VALUES ('')",
@@ -360,7 +379,15 @@ async fn what_is_selected_and_what_is_there() {
     let mut left: Vec<String> = described.not_carried.iter().map(|left| left.object.replace(&source, "S")).collect();
     left.sort();
     let expected = [
-        "DEFAULT of S.d.id", "EVENT S.ev", "FUNCTION S.f", "PROCEDURE S.p", "SEQUENCE S.q", "SYSTEM VERSIONED S.kept", "TRIGGER S.other", "TRIGGER S.tr", "VIEW S.v",
+        "DEFAULT of S.d.id",
+        "EVENT S.ev",
+        "FUNCTION S.f",
+        "PROCEDURE S.p",
+        "SEQUENCE S.q",
+        "SYSTEM VERSIONED S.kept",
+        "TRIGGER S.other",
+        "TRIGGER S.tr",
+        "VIEW S.v",
     ];
     assert_eq!(left, expected);
     let values = sequences(&mut world.conn, &world.server, &world.task).await.unwrap();
@@ -371,7 +398,8 @@ async fn what_is_selected_and_what_is_there() {
     world.sql("INSERT INTO `{t}`.a VALUES (1); CREATE TABLE `{t}`.points (id int, FOREIGN KEY (id) REFERENCES `{t}`.a (id)); CREATE TABLE `{t}`.d2 (id int, FOREIGN KEY (id) REFERENCES A (id))".replace("REFERENCES A", "REFERENCES `{t}`.A").as_str()).await;
     let asked = [name("A"), name("a"), name("gone"), name("d2")];
     let found = present::read(&mut world.conn, &world.server, &asked).await.unwrap();
-    let found: Vec<(String, bool, Vec<TableName>)> = found.into_iter().map(|found| (found.table.name.name, found.has_rows, found.referenced_by)).collect();
+    let found: Vec<(String, bool, Vec<TableName>)> =
+        found.into_iter().map(|found| (found.table.name.name, found.has_rows, found.referenced_by)).collect();
     assert_eq!(found, [("A".to_owned(), false, vec![]), ("a".to_owned(), true, vec![name("points")]), ("d2".to_owned(), false, vec![])]);
     world.task.select.tables = vec![format!("{source}.*"), "mysql.*".to_owned(), "godwit.*".to_owned()];
     world.task.select.except = vec![format!("{source}.b\\.c"), format!("{source}.d")];
