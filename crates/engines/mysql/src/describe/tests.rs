@@ -135,6 +135,7 @@ async fn every_kind_of_table_is_made_as_it_was() {
     let Some(mut world) = World::new("odd", ODD).await else { return };
     let described = world.describe().await;
     assert_eq!(described.tables.len(), 12);
+    assert!(described.items.iter().flat_map(|item| &item.sql).all(|sql| !sql.contains("AUTO_INCREMENT=")), "the counter is a sequence");
     world.make(&described).await;
     let (source, target) = (world.source.clone(), world.target.clone());
     for table in &described.tables {
@@ -213,13 +214,9 @@ CREATE TABLE customer (id int AUTO_INCREMENT PRIMARY KEY, full_name varchar(40) 
     hint varchar(9) DEFAULT (left(ssn, 3)), UNIQUE KEY by_name (full_name, email), KEY by_ssn (ssn), KEY by_deep (deep),
     CHECK (length(full_name) > 0), CONSTRAINT c CHECK (ssn <> 'full_name'), CONSTRAINT d CHECK (email <> full_name));
 CREATE TABLE item (customer int, no int, price decimal(9,2) DEFAULT 1.5, PRIMARY KEY (customer, no),
-    CONSTRAINT fk FOREIGN KEY (customer) REFERENCES customer (id) ON DELETE CASCADE)
-    PARTITION BY SYSTEM_TIME;
+    CONSTRAINT fk FOREIGN KEY (customer) REFERENCES customer (id) ON DELETE CASCADE);
+CREATE TABLE part (customer int PRIMARY KEY) PARTITION BY RANGE (customer) (PARTITION customer VALUES LESS THAN (5));
 ";
-
-fn shop() -> String {
-    SHOP.replace("\n    PARTITION BY SYSTEM_TIME", "")
-}
 
 fn shop_rules(world: &mut World) {
     let rename = |to: &str| ColumnRule::Rename(to.to_owned());
@@ -230,12 +227,13 @@ fn shop_rules(world: &mut World) {
         Some((&target, "client")),
         &[("full_name", rename("na`me")), ("ssn", ColumnRule::LeaveOut)],
     ));
+    world.task.map.push(rule(&source, "part", None, &[("customer", rename("client"))]));
     world.task.map.push(rule(&source, "item", None, &[("customer", rename("client"))]));
 }
 
 #[tokio::test]
 async fn a_mapped_table_is_made_with_its_new_names() {
-    let Some(mut world) = World::new("mapped", &shop()).await else { return };
+    let Some(mut world) = World::new("mapped", SHOP).await else { return };
     shop_rules(&mut world);
     let described = world.describe().await;
     world.make(&described).await;
@@ -255,7 +253,9 @@ async fn a_mapped_table_is_made_with_its_new_names() {
     ] {
         assert!(world.conn.query_drop(refused.replace("{t}", &world.target)).await.is_err(), "{refused}");
     }
-    let source = world.source.clone();
+    let (source, target) = (world.source.clone(), world.target.clone());
+    let parts = world.shown(&target, "part").await.join(" ");
+    assert!(parts.contains("RANGE (`client`)") && parts.contains("PARTITION `customer`"), "{parts}");
     let mut left: Vec<String> = described.not_carried.iter().map(|left| left.object.replace(&source, "S")).collect();
     left.sort();
     let expected = [
@@ -273,7 +273,7 @@ async fn a_mapped_table_is_made_with_its_new_names() {
 
 #[tokio::test]
 async fn what_differs_is_mended_by_its_own_statements() {
-    let Some(mut world) = World::new("structure", &shop()).await else { return };
+    let Some(mut world) = World::new("structure", SHOP).await else { return };
     world.sql("CREATE TABLE `{s}`.p (id int PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (5))").await;
     let described = world.describe().await;
     world.make(&described).await;
@@ -284,7 +284,11 @@ async fn what_differs_is_mended_by_its_own_statements() {
          ALTER TABLE item DROP FOREIGN KEY fk, MODIFY price decimal(9,2) NOT NULL DEFAULT 2; ALTER TABLE p ADD PARTITION (PARTITION b VALUES LESS THAN (9))",
     )
     .await;
-    // the same description: what was carried is what was there
+    let (_, own) = world.features(&described).await;
+    let not_null = own.iter().find(|own| own.what == "NOT NULL of full_name").unwrap();
+    world.sql(&not_null.remove.join("; ")).await;
+    let (_, own) = world.features(&described).await;
+    assert!(own.iter().all(|own| own.what != "NOT NULL of full_name"), "it gave way by itself");
     for _ in 0..2 {
         let (wanted, own) = world.features(&described).await;
         if sorted(&wanted) == sorted(&own) {
