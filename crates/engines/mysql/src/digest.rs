@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::connect::Sessions;
 use crate::read::decoded;
+use crate::rows::same_key;
 use crate::types::Kind;
 use crate::values::Codec;
 use crate::{error, quote};
@@ -180,6 +181,7 @@ async fn hashes_of(conn: &mut Conn, plan: &DigestPlan, keys: &RowBatch) -> Resul
         return Err(Error::internal("keys have another width than their table's key"));
     }
     let codecs = key.iter().map(|(_, type_name)| Codec::of(type_name)).collect::<Result<Vec<_>>>()?;
+    let named: Vec<(String, &Codec)> = key.iter().map(|(name, _)| quote::identifier(name)).zip(&codecs).collect();
     let start = format!("SELECT {} FROM {} WHERE ", row_hash(plan)?, quote::table(&plan.table));
     let rows: Vec<&[Value]> = keys.rows().collect();
     let mut found = Vec::with_capacity(rows.len());
@@ -188,7 +190,7 @@ async fn hashes_of(conn: &mut Conn, plan: &DigestPlan, keys: &RowBatch) -> Resul
         for row in some {
             sql.extend_from_slice(if sql.is_empty() { b"" } else { b"; " });
             sql.extend_from_slice(start.as_bytes());
-            condition(&key, &codecs, row, &mut sql)?;
+            same_key(&named, row, &mut sql)?;
         }
         let mut answers = conn.query_iter(sql).await.map_err(error::from_server)?;
         for _ in some {
@@ -196,15 +198,6 @@ async fn hashes_of(conn: &mut Conn, plan: &DigestPlan, keys: &RowBatch) -> Resul
         }
     }
     Ok(found)
-}
-
-fn condition(key: &[&(String, String)], codecs: &[Codec], row: &[Value], sql: &mut Vec<u8>) -> Result<()> {
-    for (place, ((name, _), (codec, value))) in key.iter().zip(codecs.iter().zip(row)).enumerate() {
-        sql.extend_from_slice(if place > 0 { b" AND " } else { b"" });
-        sql.extend_from_slice(format!("{} = ", quote::identifier(name)).as_bytes());
-        codec.literal(value, sql)?;
-    }
-    Ok(())
 }
 
 struct AnyRow(mysql_async::Row);

@@ -82,7 +82,7 @@ async fn equal_tables_agree_and_any_change_is_found() {
 
     // a session's own settings play no part
     let mut odd = endpoint.connect(Purpose::Read).await.unwrap();
-    run(&mut odd, "SET NAMES latin1 COLLATE latin1_bin; SET SESSION sql_mode = '', max_sort_length = 10, div_precision_increment = 1")
+    run(&mut odd, "SET NAMES latin1 COLLATE latin1_bin; SET SESSION sql_mode = '', max_sort_length = 64, div_precision_increment = 1")
         .await;
     let of_odd = ServerExaminer::of(odd);
     let mut seen = of_odd.digest(&plan_a).await.unwrap();
