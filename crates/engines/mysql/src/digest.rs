@@ -62,7 +62,7 @@ fn bytes_of(column: &str, kind: &Kind) -> String {
     match kind {
         // a column that fills up with zeros shows the same number otherwise
         Kind::Int { .. } | Kind::Year | Kind::Bit { .. } => format!("CAST({column}+0 AS CHAR)"),
-        // an exact sum of FLOAT and nothing; keeps the sign of zero, leaves decimals that are only shown
+        // a FLOAT as its exact double; keeps the sign of zero, drops the digits that only the display has
         Kind::Float | Kind::Double => format!("CAST(CAST({column} AS DOUBLE) AS CHAR)"),
         Kind::Decimal { .. }
         | Kind::Date
