@@ -2,10 +2,12 @@
 
 mod binlog;
 mod changes;
+mod charset;
 mod connect;
 mod error;
 mod establish;
 mod gtid;
+mod logged;
 mod marker;
 mod position;
 mod quote;

@@ -1,6 +1,9 @@
 //! Column types, out of the text that `Column::type_name` holds: what the server writes in DDL (`int(10) unsigned`,
 //! `enum('a','b')`), and behind it, for text, `CHARACTER SET x COLLATE y`.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use godwit_model::{Error, Result, codes};
 
 /// How a column's values are encoded.
@@ -128,28 +131,40 @@ fn arguments(declared: &str) -> Vec<u32> {
     inside.split(',').map_while(|part| part.trim().parse().ok()).collect()
 }
 
-/// The quoted texts between the parentheses, in their order.
+/// The quoted texts between the parentheses, in their order. The catalog writes a quote twice, and, whatever the session's
+/// `sql_mode` is, a backslash before 0, n, r and itself (MariaDB 10.11).
 fn members(declared: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut characters = declared.chars().peekable();
     while let Some(c) = characters.next() {
-        if c != '\'' {
-            continue;
+        if c == '\'' {
+            found.push(member(&mut characters));
         }
-        let mut member = String::new();
-        while let Some(c) = characters.next() {
-            if c != '\'' {
-                member.push(c);
-            } else if characters.peek() == Some(&'\'') {
-                characters.next();
-                member.push('\'');
-            } else {
-                break;
-            }
-        }
-        found.push(member);
     }
     found
+}
+
+/// One text from behind its opening quote to its closing one.
+fn member(characters: &mut Peekable<Chars<'_>>) -> String {
+    let mut member = String::new();
+    while let Some(c) = characters.next() {
+        match c {
+            '\'' if characters.peek() != Some(&'\'') => break,
+            '\'' => member.extend(characters.next()),
+            '\\' => member.extend(characters.next().map(unescaped)),
+            c => member.push(c),
+        }
+    }
+    member
+}
+
+fn unescaped(c: char) -> char {
+    match c {
+        '0' => '\0',
+        'n' => '\n',
+        'r' => '\r',
+        c => c,
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +188,7 @@ mod tests {
             panic!("an enum");
         };
         assert_eq!((members, charset.as_str()), (vec!["a".to_owned(), "it's".into(), " CHARACTER SET (".into()], "utf8mb4"));
+        assert_eq!(super::members(r"set('b\\c','nl\nx','z\0\r')"), ["b\\c", "nl\nx", "z\0\r"]);
         assert!(Kind::parse("hologram(3)").unwrap_err().is(&codes::TYPE_UNSUPPORTED));
     }
 }

@@ -16,7 +16,7 @@ pub(crate) use rows::{Image, RowsEvent, RowsKind};
 pub(crate) use stream::Binlog;
 pub(crate) use table_map::{Metadata, TableMap, is_number, kind};
 
-pub(crate) use crate::values::LoggedType;
+pub(crate) use crate::logged::LoggedType;
 
 /// Of the log, never of a row's value.
 pub(crate) fn undecodable(what: impl Into<String>) -> godwit_model::Error {
