@@ -7,6 +7,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use crate::connect::{Flavor, Server};
+use crate::durability::Durability;
 use crate::error::from_server;
 use crate::quote;
 use crate::values::Codec;
@@ -97,13 +98,25 @@ fn log(server: &Server, settings: &Settings) -> Vec<Finding> {
         blocker("binlog_format", what, "SET GLOBAL binlog_format = 'ROW', and let every session connect anew");
     }
     if settings.number("server_id") == Some(0) {
-        blocker("server_id", "server_id is 0: the server gives its log to nobody".to_owned(), "SET GLOBAL server_id to a number that no other server of yours has");
+        blocker(
+            "server_id",
+            "server_id is 0: the server gives its log to nobody".to_owned(),
+            "SET GLOBAL server_id to a number that no other server of yours has",
+        );
     }
     if server.flavor == Flavor::MySql && !settings.is_on("gtid_mode") {
-        blocker("gtid_mode", "the server numbers its transactions not (gtid_mode is not ON)".to_owned(), "set gtid_mode and enforce_gtid_consistency to ON");
+        blocker(
+            "gtid_mode",
+            "the server numbers its transactions not (gtid_mode is not ON)".to_owned(),
+            "set gtid_mode and enforce_gtid_consistency to ON",
+        );
     }
     if settings.get("binlog_row_value_options").contains("PARTIAL_JSON") {
-        blocker("binlog_row_value_options", "the log holds parts of JSON values only".to_owned(), "SET GLOBAL binlog_row_value_options = ''");
+        blocker(
+            "binlog_row_value_options",
+            "the log holds parts of JSON values only".to_owned(),
+            "SET GLOBAL binlog_row_value_options = ''",
+        );
     }
     let days = settings.number("expire_logs_days").unwrap_or(0) * 24 * 3600;
     let kept = settings.number("binlog_expire_logs_seconds").filter(|seconds| *seconds > 0).unwrap_or(days);
@@ -120,7 +133,8 @@ fn images<'t>(settings: &Settings, mut tables: impl Iterator<Item = &'t Table>) 
     let keyless = tables.find(|table| table.key.is_none())?;
     let what = format!("the log does not hold whole rows (binlog_row_image is {image}), and table {} has no key", keyless.name);
     let remedy = "SET GLOBAL binlog_row_image = 'FULL', and let every session connect anew";
-    (!image.is_empty() && !image.starts_with("FULL")).then(|| Finding::blocker("binlog_row_image", &codes::SETTING_UNSUITABLE, what, remedy))
+    (!image.is_empty() && !image.starts_with("FULL"))
+        .then(|| Finding::blocker("binlog_row_image", &codes::SETTING_UNSUITABLE, what, remedy))
 }
 
 /// Databases that the server keeps out of its log.
@@ -148,7 +162,12 @@ async fn filters<'t>(conn: &mut Conn, server: &Server, tables: impl Iterator<Ite
         let is_out = (!only.is_empty() && !only.iter().any(|name| name == database)) || never.iter().any(|name| name == database);
         if is_out {
             let what = format!("the server does not log changes of database {database} (binlog_do_db, binlog_ignore_db)");
-            findings.push(Finding::blocker("binlog_do_db", &codes::SETTING_UNSUITABLE, what, "take the filter out of the server's configuration"));
+            findings.push(Finding::blocker(
+                "binlog_do_db",
+                &codes::SETTING_UNSUITABLE,
+                what,
+                "take the filter out of the server's configuration",
+            ));
         }
     }
     Ok(findings)
@@ -165,15 +184,13 @@ fn columns(table: &Table) -> Vec<Finding> {
 
 pub(crate) async fn target(conn: &mut Conn, server: &Server, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
     let mut findings = versions(server);
-    let settings = Settings::read(conn, &["read_only", "innodb_flush_log_at_trx_commit", "lower_case_table_names", "innodb_read_only"]).await?;
+    let settings =
+        Settings::read(conn, &["read_only", "innodb_flush_log_at_trx_commit", "lower_case_table_names", "innodb_read_only"]).await?;
     if settings.is_on("read_only") || settings.is_on("innodb_read_only") {
         let what = "the server is read-only";
         findings.push(Finding::blocker("read_only", &codes::SETTING_UNSUITABLE, what, "name the server that takes writes"));
     }
-    if settings.number("innodb_flush_log_at_trx_commit").is_some_and(|flush| flush != 1) {
-        let what = "what the server calls committed may be lost in a crash (innodb_flush_log_at_trx_commit is not 1)";
-        findings.push(Finding::blocker("durability", &codes::SETTING_UNSUITABLE, what, "SET GLOBAL innodb_flush_log_at_trx_commit = 1"));
-    }
+    findings.extend(Durability::read(conn).await?.finding());
     if settings.number("lower_case_table_names").is_some_and(|folds| folds != 0) {
         findings.extend(folded(needs));
     }
@@ -200,7 +217,10 @@ async fn triggers(conn: &mut Conn, needs: &TargetNeeds<'_>) -> Result<Vec<Findin
     if needs.mappings.is_empty() || needs.task.existing == Existing::Replace {
         return Ok(Vec::new());
     }
-    let pairs = needs.mappings.iter().map(|mapping| format!("({}, {})", quote::literal(&mapping.target.schema), quote::literal(&mapping.target.name)));
+    let pairs = needs
+        .mappings
+        .iter()
+        .map(|mapping| format!("({}, {})", quote::literal(&mapping.target.schema), quote::literal(&mapping.target.name)));
     let sql = format!(
         "SELECT event_object_schema, event_object_table, trigger_name FROM information_schema.triggers \
          WHERE (event_object_schema, event_object_table) IN ({}) ORDER BY 1, 2, 3",
@@ -213,4 +233,3 @@ async fn triggers(conn: &mut Conn, needs: &TargetNeeds<'_>) -> Result<Vec<Findin
     };
     Ok(rows.into_iter().map(finding).collect())
 }
-

@@ -86,6 +86,12 @@ impl Endpoint {
         Ok(conn)
     }
 
+    /// The same, for sessions on which larger packets arrive than the server takes.
+    pub(crate) fn with_packets_of(&self, bytes: usize) -> Self {
+        let opts = OptsBuilder::from_opts(self.opts.clone()).max_allowed_packet(Some(bytes)).into();
+        Endpoint { opts, ..self.clone() }
+    }
+
     pub(crate) async fn ask(&self, conn: &mut Conn) -> Result<Server> {
         let row: Option<(String, u64)> = conn.query_first("SELECT version(), @@max_allowed_packet").await.map_err(error::from_server)?;
         let (text, packet) = row.ok_or_else(|| Error::internal("a server without a version"))?;

@@ -431,6 +431,10 @@ async fn remove_locked(conn: &mut Conn, task: &TaskName) -> Result<()> {
         return Ok(());
     }
     execute(conn, "DROP TABLE godwit.lease, godwit.ledger").await?;
+    drop_empty_database(conn).await
+}
+
+pub(crate) async fn drop_empty_database(conn: &mut Conn) -> Result<()> {
     let objects = counted(conn, "information_schema.tables WHERE table_schema = 'godwit'").await?
         + counted(conn, "information_schema.routines WHERE routine_schema = 'godwit'").await?;
     if objects == 0 {

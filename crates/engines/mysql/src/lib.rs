@@ -1,8 +1,11 @@
 //! The MySQL and MariaDB engine.
 
 mod apply;
+mod binlog;
 mod catalog;
+mod changes;
 mod charset;
+mod check;
 mod chunk;
 mod chunks;
 mod connect;
@@ -14,14 +17,18 @@ mod digest;
 mod digest_tests;
 mod durability;
 mod error;
+mod establish;
+mod gtid;
 #[cfg(test)]
 mod lab;
 mod lease;
 mod logged;
 mod look;
+mod marker;
 mod members;
 mod numbers;
 mod performing;
+mod position;
 mod present;
 mod quote;
 mod read;
@@ -34,6 +41,8 @@ mod shape;
 mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
+mod source;
+mod statement;
 mod statements;
 mod structure;
 mod target;
@@ -43,3 +52,17 @@ mod tokens;
 mod types;
 mod values;
 mod writers;
+
+use std::sync::Arc;
+
+use godwit_model::{Result, Source, Target, Task};
+
+/// The task's source. Connects when it is first asked for something.
+pub fn source(task: &Task) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(source::MySqlSource::new(task)?))
+}
+
+/// The task's target. Connects when it is first asked for something.
+pub fn target(task: &Task) -> Result<Arc<dyn Target>> {
+    Ok(Arc::new(target::MySqlTarget::new(task)?))
+}

@@ -91,6 +91,14 @@ impl ConsistentSnapshot {
     }
 }
 
+/// One connection in a transaction, and the place that it looks at.
+pub(crate) async fn one(endpoint: &Endpoint) -> Result<(Conn, Option<LogPlace>)> {
+    let mut conn = prepared(endpoint).await?;
+    conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(error::from_server)?;
+    let place = place_of(&mut conn).await?;
+    Ok((conn, place))
+}
+
 /// A connection that needs one more statement to look.
 async fn prepared(endpoint: &Endpoint) -> Result<Conn> {
     let mut conn = endpoint.connect(Purpose::Read).await?;

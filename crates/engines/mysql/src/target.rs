@@ -15,15 +15,18 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::apply::MySqlApplier;
 use crate::connect::{Endpoint, Purpose, Server, Sessions};
+use crate::digest::ServerExaminer;
 use crate::script::{execute, number_of};
+use crate::source::capabilities;
 use crate::writers::Writers;
-use crate::{chunk, error, lease, numbers, performing, quote};
+use crate::{check, chunk, error, lease, numbers, performing, present, quote, structure};
 
 pub(crate) struct MySqlTarget {
     endpoint: Endpoint,
     readers: Arc<Sessions>,
     writers: Writers,
     known: OnceLock<Server>,
+    examiner: ServerExaminer,
     /// Steps of one table wait for each other here: on the server they would wait for its metadata lock, which ends in an
     /// error before a long index is made.
     turns: Mutex<HashMap<TableName, Arc<tokio::sync::Mutex<()>>>>,
@@ -35,8 +38,10 @@ impl MySqlTarget {
     }
 
     pub(crate) fn of(endpoint: Endpoint, task: TaskName) -> Self {
+        let readers = Arc::new(Sessions::new(endpoint.clone(), Purpose::Read));
         MySqlTarget {
-            readers: Arc::new(Sessions::new(endpoint.clone(), Purpose::Read)),
+            examiner: ServerExaminer::new(readers.clone()),
+            readers,
             writers: Writers::new(endpoint.clone(), task),
             endpoint,
             known: OnceLock::new(),
@@ -68,6 +73,14 @@ impl MySqlTarget {
         let answer = self.placed(act(&mut conn).await)?;
         self.readers.give_back(conn);
         Ok(answer)
+    }
+
+    async fn asking<T>(&self, question: impl AsyncFnOnce(&mut Conn, &Server) -> Result<T>) -> Result<T> {
+        self.with(async |conn| {
+            let server = self.known.get().ok_or_else(|| Error::internal("a session of a server that nobody asked"))?;
+            question(conn, server).await
+        })
+        .await
     }
 
     async fn turn(&self, table: &TableName) -> OwnedMutexGuard<()> {
@@ -126,32 +139,24 @@ fn unemptied(problem: mysql_async::Error, table: &TableName) -> Error {
 #[async_trait]
 impl Target for MySqlTarget {
     fn capabilities(&self) -> Capabilities {
-        // joined later
-        let known = self.known.get();
-        Capabilities {
-            dialect: known.map_or("mariadb", Server::dialect),
-            follows_unwritten: true,
-            identity: self.endpoint.display.clone(),
-            version: known.map_or_else(String::new, |server| server.text.clone()),
-        }
+        capabilities(&self.endpoint, self.known.get())
     }
 
-    async fn check(&self, _needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
-        // joined later, with `Durability::finding`
-        self.with(async |conn| Ok(crate::durability::Durability::read(conn).await?.finding().into_iter().collect())).await
+    async fn check(&self, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
+        self.asking(async |conn, server| check::target(conn, server, needs).await).await
     }
 
-    async fn present(&self, _tables: &[TableName]) -> Result<Vec<Present>> {
-        Err(Error::internal("joined later: present"))
+    async fn present(&self, tables: &[TableName]) -> Result<Vec<Present>> {
+        self.asking(async |conn, server| present::read(conn, server, tables).await).await
     }
 
+    /// What this engine describes it can make.
     async fn adapt(&self, description: Description) -> Result<Description> {
-        // joined later
         Ok(description)
     }
 
+    /// The whole script before the load.
     fn staged(&self, sql: &str) -> Vec<SchemaItem> {
-        // joined later
         vec![SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
     }
 
@@ -203,12 +208,14 @@ impl Target for MySqlTarget {
         self.placed(emptied)
     }
 
-    async fn alter(&self, _lease: &Lease, _alteration: &Alteration<'_>, _entries: &[Entry]) -> Result<()> {
-        Err(Error::internal("joined later: alter"))
+    async fn alter(&self, _lease: &Lease, alteration: &Alteration<'_>, _entries: &[Entry]) -> Result<()> {
+        Err(Error::new(&codes::DDL_STOPPED, "schema changes are not carried to this engine in this version")
+            .at(format!("table {}", alteration.after.target))
+            .remedy("alter the target alike, then run with --resync"))
     }
 
-    async fn structure(&self, _mappings: &[Arc<TableMapping>], _asked: &[Feature]) -> Result<Vec<Feature>> {
-        Err(Error::internal("joined later: structure"))
+    async fn structure(&self, mappings: &[Arc<TableMapping>], asked: &[Feature]) -> Result<Vec<Feature>> {
+        self.asking(async |conn, server| structure::of_target(conn, server, mappings, asked).await).await
     }
 
     async fn write_chunk(&self, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {
@@ -251,29 +258,6 @@ impl Target for MySqlTarget {
     }
 
     fn examiner(&self) -> &dyn Examiner {
-        // joined later
-        &NoExaminer
-    }
-}
-
-/// Joined later.
-struct NoExaminer;
-
-#[async_trait]
-impl Examiner for NoExaminer {
-    fn scheme(&self) -> &'static str {
-        "none"
-    }
-
-    async fn digest(&self, _plan: &godwit_model::DigestPlan) -> Result<Vec<godwit_model::BlockDigest>> {
-        Err(Error::internal("joined later: digest"))
-    }
-
-    async fn hashes(&self, _plan: &godwit_model::DigestPlan, _blocks: &[u32]) -> Result<godwit_model::KeyedHashes> {
-        Err(Error::internal("joined later: hashes"))
-    }
-
-    async fn hashes_of(&self, _plan: &godwit_model::DigestPlan, _keys: &godwit_model::RowBatch) -> Result<Vec<Option<u64>>> {
-        Err(Error::internal("joined later: hashes_of"))
+        &self.examiner
     }
 }

@@ -1,0 +1,310 @@
+//! The stream itself: events in, items out.
+//!
+//! Whatever is read of a transaction is in this value when `next` waits, so that a dropped call loses nothing. A statement in
+//! the log is either known to leave the selected tables alone, or it stops the stream.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use godwit_model::{Captured, ChangeStream, Error, LayoutId, Micros, Position, Result, Table, TableName, TaskName, codes};
+
+use super::sight;
+use super::tables::{Streamed, Tables, ddl_stopped};
+use super::transaction::{Transaction, announce};
+use crate::binlog::{Binlog, Event, GtidEvent, Header, LoggedType, Query, RowsEvent, TableMap, decode, undecodable};
+use crate::connect::{Endpoint, Purpose};
+use crate::marker::MarkerTable;
+use crate::position::Place;
+use crate::statement::Statement;
+
+/// A stream that passes much of no interest says this often how far it is.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+pub(crate) struct Changes {
+    log: Binlog,
+    reading: Reading,
+    /// After an error nothing more is read.
+    is_over: bool,
+}
+
+/// All that is known while the log is read; knows no connection.
+struct Reading {
+    tables: Tables,
+    markers: MarkerTable,
+    /// The end of the last transaction.
+    place: Place,
+    transaction: Option<Transaction>,
+    /// The tables whose rows may follow, by the log's number.
+    mapped: HashMap<u64, Mapped>,
+    announced: Vec<LayoutId>,
+    queue: VecDeque<Captured>,
+    /// Whether transactions of no interest lie behind the last position that was given.
+    has_passed: bool,
+    told: Instant,
+}
+
+enum Mapped {
+    Selected { table: Arc<Streamed>, columns: Vec<LoggedType> },
+    Markers { columns: Vec<LoggedType> },
+    Other,
+}
+
+impl Changes {
+    pub(crate) async fn open(endpoint: &Endpoint, task: &TaskName, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
+        let place = Place::parse(from)?;
+        let mut conn = endpoint.connect(Purpose::Read).await?;
+        sight::must_hold(endpoint, &mut conn, &place).await?;
+        let sight = sight::look(&mut conn, tables).await?;
+        let tables = Tables::new(tables, &sight)?;
+        let log = Binlog::open(endpoint, &place.gtids).await?;
+        let reading = Reading {
+            tables,
+            markers: MarkerTable::of(task),
+            place,
+            transaction: None,
+            mapped: HashMap::new(),
+            announced: Vec::new(),
+            queue: VecDeque::new(),
+            has_passed: false,
+            told: Instant::now(),
+        };
+        Ok(Changes { log, reading, is_over: false })
+    }
+}
+
+#[async_trait]
+impl ChangeStream for Changes {
+    async fn next(&mut self) -> Result<Captured> {
+        loop {
+            if let Some(item) = self.reading.queue.pop_front() {
+                return Ok(item);
+            }
+            if self.is_over {
+                return Err(Error::new(&codes::CONNECTION_LOST, "the stream of changes has ended"));
+            }
+            let raw = self.log.next().await;
+            let read = raw.and_then(|raw| self.reading.take(raw.header(), raw.body()));
+            if let Err(error) = read {
+                self.is_over = true;
+                self.reading.queue.clear();
+                return Err(error);
+            }
+        }
+    }
+
+    /// The server keeps its log by its own rules: it is told nothing.
+    async fn confirm(&mut self, position: &Position) -> Result<()> {
+        Place::parse(position).map(|_| ())
+    }
+}
+
+impl Reading {
+    fn take(&mut self, header: Header, body: &[u8]) -> Result<()> {
+        match decode(header, body)? {
+            Event::Gtid(event) => self.begin(event),
+            Event::TableMap(map) => self.map(map),
+            Event::Rows(rows) => self.rows(&rows),
+            Event::Query(query) => self.statement(header, &query),
+            Event::Xid => self.end(header),
+            Event::XaPrepare => self.prepared(),
+            Event::Heartbeat => {
+                self.tell_passed();
+                Ok(())
+            }
+            Event::Incident => Err(Error::new(&codes::OUT_OF_SIGHT, "the source says that changes are missing in its log (an incident)")
+                .remedy("run with --resync")),
+            Event::FormatDescription | Event::Rotate | Event::Attached | Event::Silent => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, event: GtidEvent) -> Result<()> {
+        if let Some(mut unfinished) = self.transaction.take() {
+            // the server was killed while it wrote it; it is not in the server either
+            unfinished.forget_all()?;
+        }
+        if self.place.gtids.covers(&event.gtid) {
+            let last = self.place.gtids.last(event.gtid.domain).map(ToString::to_string).unwrap_or_default();
+            return Err(undecodable(format!("the source's log holds {} behind {last}: its order is not that of its numbers", event.gtid))
+                .remedy("set gtid_strict_mode = ON at the source, and let each of its own masters have a domain; then run with --resync"));
+        }
+        self.transaction = Some(Transaction::new(event));
+        Ok(())
+    }
+
+    fn under_way(&mut self) -> Result<&mut Transaction> {
+        self.transaction.as_mut().ok_or_else(|| undecodable("the source's log holds changes that belong to no transaction with a GTID"))
+    }
+
+    fn map(&mut self, map: TableMap) -> Result<()> {
+        let mapped = match self.tables.get(&map.table) {
+            Some(table) => {
+                table.must_agree(&map)?;
+                Mapped::Selected { table: table.clone(), columns: map.columns }
+            }
+            None if self.markers.is(&map.table) => {
+                self.markers.must_agree(&map)?;
+                Mapped::Markers { columns: map.columns }
+            }
+            None => Mapped::Other,
+        };
+        self.mapped.insert(map.id, mapped);
+        Ok(())
+    }
+
+    fn rows(&mut self, rows: &RowsEvent<'_>) -> Result<()> {
+        let transaction = self
+            .transaction
+            .as_mut()
+            .ok_or_else(|| undecodable("the source's log holds changes that belong to no transaction with a GTID"))?;
+        match self.mapped.get(&rows.table_id) {
+            Some(Mapped::Other) => {}
+            Some(Mapped::Markers { columns }) => {
+                for marker in self.markers.read(rows, columns)? {
+                    transaction.mark(marker);
+                }
+            }
+            Some(Mapped::Selected { table, columns }) => {
+                must_be_followed(transaction.event, &table.layout.table)?;
+                if !self.announced.contains(&table.layout.id) {
+                    announce(&table.layout, &mut self.queue);
+                    self.announced.push(table.layout.id);
+                }
+                let batch = transaction.batch();
+                let (values, changes) = (batch.values.len(), batch.changes.len());
+                table.take(rows, columns, batch)?;
+                transaction.grown(values, changes, &mut self.queue);
+            }
+            // ends a statement without naming a table
+            None if rows.table_id == DUMMY_TABLE => {}
+            None => return Err(undecodable("the source's log holds rows of a table that it did not describe")),
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, header: Header, query: &Query<'_>) -> Result<()> {
+        let event = self.under_way()?.event;
+        match Statement::read(query) {
+            Statement::Begin | Statement::Harmless => {}
+            Statement::Commit => return self.end(header),
+            Statement::Rollback => {
+                self.under_way()?.forget_all()?;
+                return self.end(header);
+            }
+            Statement::Savepoint(name) => self.under_way()?.savepoint(name)?,
+            Statement::RollbackTo(name) => self.under_way()?.back_to(&name)?,
+            // what one holds that is committed elsewhere was refused where it was prepared
+            Statement::Xa => {}
+            Statement::Truncate(name) => self.truncate(&name)?,
+            Statement::Tables(names) => self.must_be_others(&names)?,
+            Statement::Database(name) => {
+                if let Some(table) = self.tables.in_database(&name) {
+                    return Err(ddl_stopped(table, format!("the database `{name}` was dropped")));
+                }
+            }
+            Statement::Rows(names) => {
+                if let Some(table) = self.tables.called(&names) {
+                    return Err(logged_as_statement(table));
+                }
+            }
+            Statement::Unclear => return Err(unclear()),
+        }
+        if event.standalone { self.end(header) } else { Ok(()) }
+    }
+
+    fn must_be_others(&self, names: &[TableName]) -> Result<()> {
+        match names.iter().find_map(|name| self.tables.get(name)) {
+            None => Ok(()),
+            Some(table) => Err(table.stopped("the table was altered, renamed or dropped")),
+        }
+    }
+
+    fn truncate(&mut self, name: &TableName) -> Result<()> {
+        let Some(table) = self.tables.get(name).cloned() else { return Ok(()) };
+        if !self.announced.contains(&table.layout.id) {
+            announce(&table.layout, &mut self.queue);
+            self.announced.push(table.layout.id);
+        }
+        self.under_way()?.batch().push_truncate(table.layout.id);
+        Ok(())
+    }
+
+    fn prepared(&mut self) -> Result<()> {
+        let transaction = self.under_way()?;
+        if transaction.has_changes() {
+            return Err(xa());
+        }
+        let event = transaction.event;
+        self.pass(event);
+        Ok(())
+    }
+
+    fn end(&mut self, header: Header) -> Result<()> {
+        let transaction = self.transaction.take().ok_or_else(|| undecodable("the source's log ends a transaction that did not begin"))?;
+        let event = transaction.event;
+        let mut place = self.place.clone();
+        place.gtids.add(event.gtid);
+        let time = Micros(i64::from(header.time) * 1_000_000);
+        if transaction.commit(place.position(), time, &mut self.queue) {
+            self.place = place;
+            self.mapped.clear();
+            (self.has_passed, self.told) = (false, Instant::now());
+        } else {
+            self.pass(event);
+        }
+        Ok(())
+    }
+
+    /// Behind a transaction that nobody wants to hear of.
+    fn pass(&mut self, event: GtidEvent) {
+        self.transaction = None;
+        self.mapped.clear();
+        self.place.gtids.add(event.gtid);
+        self.has_passed = true;
+        if self.told.elapsed() >= TELL_AFTER {
+            self.tell_passed();
+        }
+    }
+
+    fn tell_passed(&mut self) {
+        if self.transaction.is_none() && std::mem::take(&mut self.has_passed) {
+            self.queue.push_back(Captured::Idle { position: self.place.position() });
+            self.told = Instant::now();
+        }
+    }
+}
+
+/// The number of no table: servers end a statement with it that changed nothing that is logged.
+const DUMMY_TABLE: u64 = 0xFF_FFFF;
+
+fn must_be_followed(event: GtidEvent, table: &TableName) -> Result<()> {
+    if event.prepared {
+        return Err(xa().at(format!("table {table}")));
+    }
+    if !event.transactional {
+        return Err(undecodable("the source's log holds changes that were made without a transaction")
+            .at(format!("table {table}"))
+            .remedy("make the table, and those that are changed together with it, InnoDB tables; then run with --resync"));
+    }
+    Ok(())
+}
+
+fn xa() -> Error {
+    undecodable("the source's log holds an XA transaction on a selected table, which this version does not follow")
+        .remedy("let the application use XA COMMIT .. ONE PHASE or plain transactions; then run with --resync")
+        .effect("everything before this transaction was taken over, nothing of it")
+}
+
+fn logged_as_statement(table: &TableName) -> Error {
+    Error::new(&codes::OUT_OF_SIGHT, "a statement that names the table is in the log as text, and not the rows that it changed")
+        .at(format!("table {table}"))
+        .remedy("set binlog_format = ROW for all sessions of the source; then run with --resync")
+        .effect("everything before this transaction was taken over, nothing of it")
+}
+
+fn unclear() -> Error {
+    Error::new(&codes::OUT_OF_SIGHT, "the source's log holds a statement as text that may have changed the selected tables")
+        .remedy("set binlog_format = ROW for all sessions of the source; then run with --resync")
+        .effect("everything before this transaction was taken over, nothing of it")
+}
