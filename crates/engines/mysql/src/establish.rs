@@ -34,18 +34,19 @@ pub(crate) struct Founded {
 pub(crate) async fn establish(endpoint: &Endpoint, task: &Task, width: usize, known: Option<&Position>) -> Result<Founded> {
     let mut conn = endpoint.connect(Purpose::Read).await?;
     match known {
-        Some(position) => recognize(endpoint, &mut conn, position).await,
+        Some(position) => recognize(endpoint, task, &mut conn, position).await,
         None => found(endpoint, task, width, conn).await,
     }
     .map_err(|error| error.at_least_at(|| endpoint.display.clone()))
 }
 
 /// The server itself says whether it still keeps the log from there on: it is asked to send it.
-async fn recognize(endpoint: &Endpoint, conn: &mut Conn, position: &Position) -> Result<Founded> {
+async fn recognize(endpoint: &Endpoint, task: &Task, conn: &mut Conn, position: &Position) -> Result<Founded> {
     let mut place = Place::parse(position)?;
-    changes::must_hold(endpoint, conn, &place).await?;
+    changes::must_hold(endpoint, conn, &task.name, &place).await?;
     drop(Binlog::open(endpoint, &place.gtids).await?);
     if place.store.is_none() {
+        leave_mark(conn, task).await?;
         place.store = changes::store_mark(conn).await?;
     }
     Ok(Founded { position: place.position(), snapshot: None })
@@ -53,11 +54,17 @@ async fn recognize(endpoint: &Endpoint, conn: &mut Conn, position: &Position) ->
 
 async fn found(endpoint: &Endpoint, task: &Task, width: usize, mut conn: Conn) -> Result<Founded> {
     changes::must_log_rows(endpoint, &mut conn).await?;
-    if task.writes != Writes::Never {
-        marker::make(&mut conn).await?;
-    }
+    leave_mark(&mut conn, task).await?;
     let store = changes::store_mark(&mut conn).await?;
     open_snapshot(endpoint, conn, width, store).await
+}
+
+async fn leave_mark(conn: &mut Conn, task: &Task) -> Result<()> {
+    if task.writes == Writes::Never {
+        return Ok(());
+    }
+    marker::make(conn).await?;
+    marker::begin(conn, &task.name).await
 }
 
 async fn open_snapshot(endpoint: &Endpoint, mut asking: Conn, width: usize, store: Option<StoreMark>) -> Result<Founded> {

@@ -56,6 +56,18 @@ async fn make_locked(conn: &mut Conn) -> Result<()> {
     Ok(())
 }
 
+/// Before the first marker: from here on the task's own row is there until its traces are removed.
+pub(crate) async fn begin(conn: &mut Conn, task: &TaskName) -> Result<()> {
+    let sql = format!("INSERT IGNORE INTO {DATABASE}.{TABLE} (task, name) VALUES ({}, '')", quote::literal(task.as_str()));
+    conn.query_drop(sql).await.map_err(error::from_server)
+}
+
+/// Whether the task began here and its traces were not removed.
+pub(crate) async fn has_begun(conn: &mut Conn, task: &TaskName) -> Result<bool> {
+    let found: Option<u64> = conn.query_first(count("=", task)).await.map_err(error::from_server)?;
+    Ok(found.unwrap_or(0) > 0)
+}
+
 pub(crate) fn read_store_mark() -> String {
     format!("SELECT name FROM {DATABASE}.{TABLE} WHERE task = '{STORE}'")
 }
@@ -81,8 +93,7 @@ pub(crate) async fn traces(conn: &mut Conn, task: &TaskName) -> Result<Vec<Strin
     if !is_there(conn).await? {
         return Ok(found);
     }
-    let markers: Option<u64> = conn.query_first(count("=", task)).await.map_err(error::from_server)?;
-    if markers.unwrap_or(0) > 0 {
+    if has_begun(conn, task).await? {
         found.push(format!("the last marker of {task} in table {DATABASE}.{TABLE}"));
     }
     if others(conn, task).await? == 0 {
@@ -157,7 +168,7 @@ impl MarkerTable {
             let [Value::Text(task), Value::Text(name)] = row.as_slice() else {
                 return Err(Error::internal("a marker that is no text"));
             };
-            if task.as_ref() == self.task.as_str().as_bytes() {
+            if task.as_ref() == self.task.as_str().as_bytes() && !name.is_empty() {
                 markers.push(Marker(String::from_utf8_lossy(name).into_owned()));
             }
             Ok(())

@@ -55,7 +55,7 @@ impl Changes {
     pub(crate) async fn open(endpoint: &Endpoint, task: &TaskName, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
         let place = Place::parse(from)?;
         let mut conn = endpoint.connect(Purpose::Read).await?;
-        sight::must_hold(endpoint, &mut conn, &place).await?;
+        sight::must_hold(endpoint, &mut conn, task, &place).await?;
         let sight = sight::look(&mut conn, tables).await?;
         let tables = Tables::new(tables, &sight)?;
         let log = Binlog::open(endpoint, &place.gtids).await?;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use godwit_model::{Error, Result, Table, TableName, codes};
+use godwit_model::{Error, Result, Table, TaskName, TableName, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -77,7 +77,7 @@ pub(crate) async fn store_mark(conn: &mut Conn) -> Result<Option<StoreMark>> {
 
 /// Refuses a server that is not the one the position was taken on, or whose log ends before it. That the log still begins
 /// before it is for the server itself to say, when it is asked to send it.
-pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, place: &Place) -> Result<()> {
+pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<()> {
     must_log_rows(endpoint, conn).await?;
     let placed = |error: Error| error.at_least_at(|| endpoint.display.clone());
     if place.store.is_some() && store_mark(conn).await? != place.store {
@@ -87,6 +87,12 @@ pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, place: &Plac
                 "the source is not the store that its position was taken on: it lacks the mark that Godwit left there",
             )
             .remedy("name the store that the task began with; if this one took its place, run with --resync"),
+        ));
+    }
+    if place.store.is_some() && !marker::has_begun(conn, task).await? {
+        return Err(placed(
+            Error::new(&codes::POSITION_LOST, "what Godwit left at the source for this task was removed")
+                .remedy("run with --resync, which makes the target equal again"),
         ));
     }
     let end: Option<String> = conn.query_first("SELECT @@gtid_binlog_pos").await.map_err(error::from_server)?;
