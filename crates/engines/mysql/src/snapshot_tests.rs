@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::connect::{Endpoint, Purpose};
 use crate::lab::{database, lab, mapping, run, table, texts};
-use crate::snapshot::{ConsistentSnapshot, Opened, Width};
+use crate::snapshot::{ConsistentSnapshot, Opened, Width, certain_place, prepared};
 
 async fn open(endpoint: &Endpoint, wanted: usize) -> Opened {
     ConsistentSnapshot::open(endpoint, Width { wanted, enough: wanted }).await.unwrap()
@@ -350,6 +350,42 @@ async fn transfer(endpoint: Endpoint, seed: u64, stop: Arc<AtomicBool>) {
     }
 }
 
+/// What every monitoring does; the server then tells others a wrong place.
+async fn monitor(endpoint: Endpoint, stop: Arc<AtomicBool>) {
+    let mut conn = endpoint.connect(Purpose::Read).await.unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        run(&mut conn, "SHOW GLOBAL STATUS LIKE 'binlog%'").await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What a transaction looks at does not move, whatever the server says of it while others ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_is_believed_only_if_it_is_the_connections_own() {
+    let Some(endpoint) = lab() else { return };
+    let mut conn = database(&endpoint, "lab_place").await;
+    run(&mut conn, "CREATE TABLE t (n bigint)").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let monitors: Vec<_> = (0..2).map(|_| tokio::spawn(monitor(endpoint.clone(), stop.clone()))).collect();
+    let mut wrong = 0;
+    for _ in 0..20 {
+        let mut own = prepared(&endpoint).await.unwrap();
+        run(&mut own, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await;
+        let first = certain_place(&mut own).await.unwrap();
+        assert!(first.is_some());
+        for _ in 0..60 {
+            // so that another answer than its own differs
+            run(&mut conn, "INSERT INTO t VALUES (1)").await;
+            wrong += usize::from(certain_place(&mut own).await.unwrap() != first);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for monitor in monitors {
+        monitor.await.unwrap();
+    }
+    assert_eq!(wrong, 0, "of 1200");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_called_exact_is_one_state_of_the_store() {
     let Some(endpoint) = lab() else { return };
@@ -360,6 +396,7 @@ async fn what_is_called_exact_is_one_state_of_the_store() {
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS).map(|seed| tokio::spawn(transfer(endpoint.clone(), seed as u64, stop.clone()))).collect();
 
+    let monitor = tokio::spawn(monitor(endpoint.clone(), stop.clone()));
     let mut seen: BTreeMap<bool, (usize, usize)> = BTreeMap::new();
     for _ in 0..25 {
         let opened = open(&endpoint, 4).await;
@@ -379,6 +416,9 @@ async fn what_is_called_exact_is_one_state_of_the_store() {
     for writer in writers {
         writer.await.unwrap();
     }
+    monitor.await.unwrap();
+    let left: i64 = conn.query_first("SELECT CAST(SUM(balance) AS SIGNED) FROM account").await.unwrap().unwrap();
+    assert_eq!(left, ACCOUNTS * 1000, "no transfer was made by half");
     println!("exact: (times, of them with another sum): {seen:?}");
     let (times, wrong) = seen.get(&true).copied().unwrap_or_default();
     assert!(times > 0, "never exact: {seen:?}");
