@@ -52,6 +52,7 @@ const ENGINES: &[Engine] = &[
             },
         }),
     },
+    Engine { names: &["mysql", "mariadb"], source: godwit_mysql::source, target: godwit_mysql::target, grants: None },
     Engine { names: &["sqlite"], source: godwit_sqlite::source, target: godwit_sqlite::target, grants: None },
 ];
 

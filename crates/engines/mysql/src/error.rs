@@ -3,7 +3,6 @@
 //! The server's error number alone decides the code, and so whether the pipeline tries again. What a server says may quote
 //! a row's values: then it goes to a person's terminal (`detail`), never into `what`, which may be logged.
 
-use std::error::Error as _;
 use std::io;
 
 use godwit_model::{Code, Error, codes};

@@ -104,7 +104,7 @@ impl ConsistentSnapshot {
 pub(crate) async fn one(endpoint: &Endpoint) -> Result<(Conn, Option<LogPlace>)> {
     let mut conn = prepared(endpoint).await?;
     conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(error::from_server)?;
-    let place = place_of(&mut conn).await?;
+    let place = certain_place(&mut conn).await?;
     Ok((conn, place))
 }
 
