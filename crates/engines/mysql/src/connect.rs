@@ -123,10 +123,13 @@ impl Server {
 /// Every session has settings of its own, whatever the server's, the account's or a pooler's are. Zero dates pass where
 /// they pass at the source, but nothing is cut or clipped: `STRICT_ALL_TABLES`. Times are UTC's.
 fn settings(purpose: Purpose) -> String {
-    let mut sql = "SET SESSION time_zone = '+00:00', \
+    // a server may ignore the character set that clients ask for; the isolation's variable has other names on older servers, the statement has not
+    let mut sql = "SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION time_zone = '+00:00', \
          sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
          wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600, lock_wait_timeout = 30, \
-         transaction_isolation = 'READ-COMMITTED', group_concat_max_len = 4294967295, autocommit = 1"
+         group_concat_max_len = 4294967295, autocommit = 1 \
+         /*M! , max_statement_time = 0, idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, \
+         idle_write_transaction_timeout = 0 */ /*!80000 , max_execution_time = 0 */"
         .to_owned();
     if purpose == Purpose::Write {
         sql.push_str(", foreign_key_checks = 0, innodb_lock_wait_timeout = 10");

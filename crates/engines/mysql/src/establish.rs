@@ -5,6 +5,7 @@
 //! log holds before P0 are XA transactions that are prepared: their rows are before it, their commit behind. So there must
 //! be none.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use godwit_model::{Error, Position, Result, Task, Writes, codes};
@@ -12,11 +13,11 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::Instant;
 
-use crate::binlog::Binlog;
+use crate::binlog::{Binlog, Event, decode};
 use crate::connect::{Endpoint, Purpose};
 use crate::gtid::GtidPosition;
 use crate::position::{Place, StoreMark};
-use crate::{changes, error, marker};
+use crate::{changes, error, marker, quote};
 
 /// For XA transactions that are prepared to end.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -67,7 +68,7 @@ async fn open_snapshot(endpoint: &Endpoint, mut conn: Conn, store: Option<StoreM
     loop {
         let counted = counted(&mut asking).await?;
         wait_for_prepared(&mut asking, began).await?;
-        let gtids = begin(&mut conn).await?;
+        let gtids = begin(endpoint, &mut conn).await?;
         // one that was prepared before the snapshot's place may be committed by now
         let is_quiet = prepared(&mut asking).await?.is_empty() && self::counted(&mut asking).await? == counted;
         match gtids {
@@ -79,20 +80,50 @@ async fn open_snapshot(endpoint: &Endpoint, mut conn: Conn, store: Option<StoreM
 }
 
 /// Opens the snapshot and gives its place in GTIDs. None: the file was removed meanwhile.
-async fn begin(conn: &mut Conn) -> Result<Option<GtidPosition>> {
+async fn begin(endpoint: &Endpoint, conn: &mut Conn) -> Result<Option<GtidPosition>> {
     for sql in ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"] {
         conn.query_drop(sql).await.map_err(error::from_server)?;
     }
     let status: Vec<(String, String)> = conn.query("SHOW STATUS LIKE 'binlog\\_snapshot\\_%'").await.map_err(error::from_server)?;
-    let value = |wanted: &str| status.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.clone());
-    let (Some(file), Some(place)) = (value("binlog_snapshot_file"), value("binlog_snapshot_position")) else {
+    let value = |wanted: &str| status.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str());
+    let (Some(file), Some(Ok(place))) = (value("binlog_snapshot_file"), value("binlog_snapshot_position").map(str::parse::<u64>)) else {
         return Err(Error::new(&codes::SETTING_UNSUITABLE, "the server does not say where in its log a snapshot lies"));
     };
-    let sql = "SELECT BINLOG_GTID_POS(?, ?)";
-    let gtids: Option<Option<String>> = conn.exec_first(sql, (file, place)).await.map_err(error::from_server)?;
-    let Some(gtids) = gtids.flatten() else { return Ok(None) };
+    let sql = format!("SELECT BINLOG_GTID_POS({}, {place})", quote::literal(file));
+    let said: Option<Option<String>> = conn.query_first(sql).await.map_err(error::from_server)?;
+    let Some(gtids) = said.flatten() else { return counted_in_file(endpoint, file, place).await };
     let read = GtidPosition::parse(&gtids).ok_or_else(|| Error::internal(format!("the server's position `{gtids}` cannot be read")))?;
     Ok(Some(read))
+}
+
+/// The same by reading the file as a replica does. The server's own function gives NULL where an event before the place is
+/// larger than `max_allowed_packet`, as an update of two large rows may be (seen on 10.11); what it sends is not limited.
+async fn counted_in_file(endpoint: &Endpoint, file: &str, place: u64) -> Result<Option<GtidPosition>> {
+    let mut log = match Binlog::open_file(endpoint, file).await {
+        Err(error) if error.is(&codes::POSITION_LOST) => return Ok(None),
+        opened => opened?,
+    };
+    let mut gtids = GtidPosition::default();
+    loop {
+        let raw = log.next().await?;
+        match decode(raw.header(), raw.body())? {
+            Event::GtidList(list) => list.into_iter().for_each(|gtid| gtids.add(gtid)),
+            Event::Gtid(event) => gtids.add(event.gtid),
+            Event::Rotate | Event::Heartbeat => return Err(past(file, place)),
+            _ => {}
+        }
+        match u64::from(raw.header().end).cmp(&place) {
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(Some(gtids)),
+            Ordering::Greater => return Err(past(file, place)),
+        }
+    }
+}
+
+fn past(file: &str, place: u64) -> Error {
+    Error::new(&codes::RETRYABLE, format!("the server's log file {file} has no event that ends at {place}, where it says that its snapshot lies"))
+        .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
+        .effect("nothing was read")
 }
 
 /// How many XA transactions were prepared, committed and rolled back since the server started.

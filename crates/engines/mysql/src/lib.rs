@@ -14,3 +14,6 @@ mod quote;
 mod statement;
 mod types;
 mod values;
+
+#[cfg(test)]
+mod lab_tests;
