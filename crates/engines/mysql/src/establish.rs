@@ -4,6 +4,7 @@
 //! log holds before P0 are XA transactions that are prepared: their rows are before it, their commit behind. So there must
 //! be none.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use godwit_model::{Error, Position, Result, Task, Writes, codes};
@@ -11,12 +12,12 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::Instant;
 
-use crate::binlog::Binlog;
+use crate::binlog::{Binlog, Event, decode};
 use crate::connect::{Endpoint, Purpose};
 use crate::gtid::GtidPosition;
 use crate::position::{Place, StoreMark};
 use crate::snapshot::{ConsistentSnapshot, LogPlace, Width};
-use crate::{changes, error, marker, snapshot};
+use crate::{changes, error, marker, quote, snapshot};
 
 /// For XA transactions that are prepared to end.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -75,7 +76,7 @@ async fn open_snapshot(endpoint: &Endpoint, mut asking: Conn, width: usize, stor
         // where users write too fast for several to agree, one is enough: the copy takes longer, and stays exact
         let opened = ConsistentSnapshot::open(endpoint, Width { wanted: width, enough: 1 }).await?;
         let place = opened.place.as_ref().ok_or_else(says_no_place)?;
-        let gtids = gtids_at(&mut asking, place).await?;
+        let gtids = gtids_at(endpoint, &mut asking, place).await?;
         // one that was prepared before the snapshot's place may be committed by now
         let is_quiet = prepared(&mut asking).await?.is_empty() && self::counted(&mut asking).await? == counted;
         match gtids {
@@ -91,10 +92,10 @@ fn says_no_place() -> Error {
 }
 
 /// None: the file was removed meanwhile.
-async fn gtids_at(conn: &mut Conn, place: &LogPlace) -> Result<Option<GtidPosition>> {
-    let sql = "SELECT BINLOG_GTID_POS(?, ?)";
-    let gtids: Option<Option<String>> = conn.exec_first(sql, (&place.file, place.position)).await.map_err(error::from_server)?;
-    let Some(gtids) = gtids.flatten() else { return Ok(None) };
+async fn gtids_at(endpoint: &Endpoint, conn: &mut Conn, place: &LogPlace) -> Result<Option<GtidPosition>> {
+    let sql = format!("SELECT BINLOG_GTID_POS({}, {})", quote::literal(&place.file), place.position);
+    let said: Option<Option<String>> = conn.query_first(sql).await.map_err(error::from_server)?;
+    let Some(gtids) = said.flatten() else { return counted_in_file(endpoint, &place.file, place.position).await };
     let read = GtidPosition::parse(&gtids).ok_or_else(|| Error::internal(format!("the server's position `{gtids}` cannot be read")))?;
     Ok(Some(read))
 }
@@ -110,8 +111,38 @@ pub(crate) async fn look(endpoint: &Endpoint) -> Result<Option<Seen>> {
     let mut asking = endpoint.connect(Purpose::Read).await?;
     let (conn, place) = snapshot::one(endpoint).await?;
     let place = place.ok_or_else(says_no_place)?;
-    let Some(gtids) = gtids_at(&mut asking, &place).await? else { return Ok(None) };
+    let Some(gtids) = gtids_at(endpoint, &mut asking, &place).await? else { return Ok(None) };
     Ok(Some(Seen { position: Place { gtids, store: None }.position(), conn }))
+}
+
+/// The same by reading the file as a replica does. The server's own function gives NULL where an event before the place is
+/// larger than `max_allowed_packet`, as an update of two large rows may be (seen on 10.11); what it sends is not limited.
+async fn counted_in_file(endpoint: &Endpoint, file: &str, place: u64) -> Result<Option<GtidPosition>> {
+    let mut log = match Binlog::open_file(endpoint, file).await {
+        Err(error) if error.is(&codes::POSITION_LOST) => return Ok(None),
+        opened => opened?,
+    };
+    let mut gtids = GtidPosition::default();
+    loop {
+        let raw = log.next().await?;
+        match decode(raw.header(), raw.body())? {
+            Event::GtidList(list) => list.into_iter().for_each(|gtid| gtids.add(gtid)),
+            Event::Gtid(event) => gtids.add(event.gtid),
+            Event::Rotate | Event::Heartbeat => return Err(past(file, place)),
+            _ => {}
+        }
+        match u64::from(raw.header().end).cmp(&place) {
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(Some(gtids)),
+            Ordering::Greater => return Err(past(file, place)),
+        }
+    }
+}
+
+fn past(file: &str, place: u64) -> Error {
+    Error::new(&codes::RETRYABLE, format!("the server's log file {file} has no event that ends at {place}, where it says that its snapshot lies"))
+        .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
+        .effect("nothing was read")
 }
 
 /// How many XA transactions were prepared, committed and rolled back since the server started.

@@ -1,26 +1,29 @@
-//! The server of the tests, until the testkit makes one.
+//! The server of the tests: one private MariaDB for all of them.
 
 use godwit_model::{Column, EndpointConfig, Key, Table, TableMapping, TableName, Tls};
+use godwit_testkit::servers::{self, MySqlVersion};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use crate::connect::{Endpoint, Purpose};
 
-/// `127.0.0.1:PORT` of a server that may be written to as root. None: these tests are not asked for.
-pub(crate) fn lab() -> Option<Endpoint> {
-    let address = std::env::var("GODWIT_LAB_MARIADB").ok()?;
-    let (host, port) = address.split_once(':')?;
-    let config = EndpointConfig {
+/// None where it is not there and may be skipped.
+pub(crate) fn config(database: &str) -> Option<EndpointConfig> {
+    let server = servers::shared_mysql(MySqlVersion::MariaDb10_11)?;
+    Some(EndpointConfig {
         engine: "mysql".into(),
-        host: host.into(),
-        port: port.parse().ok(),
+        host: "127.0.0.1".into(),
+        port: Some(server.port()),
         user: Some("root".into()),
         password: None,
-        database: String::new(),
+        database: database.into(),
         tls: Tls::default(),
         options: Vec::new(),
-    };
-    Some(Endpoint::new(&config).unwrap())
+    })
+}
+
+pub(crate) fn lab() -> Option<Endpoint> {
+    Some(Endpoint::new(&config("")?).unwrap())
 }
 
 /// A database of a test's own, empty.

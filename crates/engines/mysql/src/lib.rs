@@ -21,6 +21,8 @@ mod establish;
 mod gtid;
 #[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod lab_tests;
 mod lease;
 mod logged;
 mod look;

@@ -8,7 +8,7 @@ use godwit_model::{Error, Marker, Result, TableName, TaskName, Value};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, TxOpts};
 
-use crate::binlog::{LoggedType, RowsEvent, RowsKind, TableMap, kind, undecodable};
+use crate::binlog::{LoggedTable, LoggedType, RowsEvent, RowsKind, kind, undecodable};
 use crate::position::StoreMark;
 use crate::values::Codec;
 use crate::{error, lease, quote};
@@ -146,13 +146,13 @@ impl MarkerTable {
         table.schema == DATABASE && table.name == TABLE
     }
 
-    pub(crate) fn must_agree(&self, map: &TableMap) -> Result<()> {
+    pub(crate) fn must_agree(&self, map: &LoggedTable) -> Result<()> {
         let is_text = |column: &LoggedType| column.kind == kind::VARCHAR && column.meta == 255 * 4;
         if map.columns.len() == 2 && map.columns.iter().all(is_text) {
             return Ok(());
         }
         Err(undecodable("Godwit's own table has another structure than it was made with")
-            .at(format!("table {}", map.table))
+            .at(format!("table {DATABASE}.{TABLE}"))
             .remedy("drop it, and run with --resync"))
     }
 

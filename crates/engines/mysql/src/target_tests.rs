@@ -1,4 +1,4 @@
-//! The target on a real server (`GODWIT_LAB_MARIADB`), seen by a user of its own.
+//! The target on a real server, seen by a user of its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_model::{
-    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, EndpointConfig, Entry, Error, Group,
+    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, Entry, Error, Group,
     Holder, Lease, LeaseRecord, LoadBlock, LogId, Mismatch, Position, Result, Row, RowBatch, RowReader, SchemaItem, Sequence,
-    SequenceValue, Stage, TableMapping, TableName, TableWrite, Target, TaskName, Tls, TlsMode, Value, WriteKind, codes,
+    SequenceValue, Stage, TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind, codes,
 };
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -19,24 +19,13 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use crate::connect::{Endpoint, Purpose};
 use crate::target::MySqlTarget;
 
+fn lab() -> Endpoint {
+    crate::lab::lab().expect("a server")
+}
+
 /// Who removes Godwit's own tables from the server is alone with it.
 static GATE: RwLock<()> = RwLock::const_new(());
 
-fn lab() -> Endpoint {
-    let address = std::env::var("GODWIT_LAB_MARIADB").expect("GODWIT_LAB_MARIADB names a server");
-    let (host, port) = address.split_once(':').expect("host:port");
-    let config = EndpointConfig {
-        engine: "mysql".to_owned(),
-        host: host.to_owned(),
-        port: Some(port.parse().expect("a port")),
-        user: Some("root".to_owned()),
-        password: None,
-        database: String::new(),
-        tls: Tls { mode: TlsMode::Disable, ..Tls::default() },
-        options: Vec::new(),
-    };
-    Endpoint::new(&config).expect("the lab's address")
-}
 
 struct Lab {
     target: MySqlTarget,

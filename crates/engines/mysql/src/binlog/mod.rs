@@ -14,7 +14,7 @@ mod table_map;
 pub(crate) use events::{Event, GtidEvent, Header, Query, decode};
 pub(crate) use rows::{Image, RowsEvent, RowsKind};
 pub(crate) use stream::Binlog;
-pub(crate) use table_map::{Metadata, TableMap, is_number, kind};
+pub(crate) use table_map::{LoggedTable, Metadata, TableMap, is_number, kind};
 
 pub(crate) use crate::logged::LoggedType;
 

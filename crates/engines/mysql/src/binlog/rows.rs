@@ -28,16 +28,20 @@ pub(super) enum RowsForm {
     V2Compressed,
 }
 
-/// Rows of one table.
-#[derive(Clone, Debug, PartialEq)]
+/// Rows of one table. Most are of tables that nobody asks for: they are not looked into.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RowsEvent<'a> {
     pub(crate) table_id: u64,
     pub(crate) kind: RowsKind,
-    /// How many columns the table has in the log.
-    pub(crate) width: usize,
-    /// Of an insert's only image, of the image before an update or delete.
+    form: RowsForm,
+    rest: Reader<'a>,
+}
+
+/// What an event holds behind its head.
+struct Rows<'a> {
+    /// Columns that are in an insert's only image, in the image before an update or delete.
     first: &'a [u8],
-    /// Of the image after an update.
+    /// In the image after an update.
     second: &'a [u8],
     data: Cow<'a, [u8]>,
 }
@@ -47,27 +51,34 @@ pub(crate) type Image = Vec<Value>;
 
 impl<'a> RowsEvent<'a> {
     pub(super) fn parse(kind: RowsKind, form: RowsForm, body: &'a [u8]) -> Result<Self> {
-        let mut reader = Reader::new(body);
-        let table_id = reader.number(6)?;
-        reader.skip(2)?;
-        if matches!(form, RowsForm::V2 | RowsForm::V2Compressed) {
+        let mut rest = Reader::new(body);
+        let table_id = rest.number(6)?;
+        rest.skip(2)?;
+        Ok(RowsEvent { table_id, kind, form, rest })
+    }
+
+    fn open(&self, width: usize) -> Result<Rows<'a>> {
+        let mut reader = self.rest;
+        if matches!(self.form, RowsForm::V2 | RowsForm::V2Compressed) {
             // its length counts itself
             let extra = usize::from(reader.u16()?);
             reader.skip(extra.saturating_sub(2))?;
         }
-        let width = reader.packed()?;
+        if reader.packed()? != width {
+            return Err(undecodable("the source's log holds rows whose width is not that of their table"));
+        }
         let first = reader.bytes(width.div_ceil(8))?;
-        let second = if kind == RowsKind::Update { reader.bytes(width.div_ceil(8))? } else { &[] };
+        let second = if self.kind == RowsKind::Update { reader.bytes(width.div_ceil(8))? } else { &[] };
         if count_bits(first, width) == 0 {
             // of such rows nothing is written, not even how many there are
             return Err(undecodable("the source's log holds rows of which it tells no column")
-                .remedy("set binlog_row_image to FULL at the source, for all its sessions"));
+                .remedy("set binlog_row_image to FULL at the source, for all its sessions; then run with --resync"));
         }
-        let data = match form {
+        let data = match self.form {
             RowsForm::V1 | RowsForm::V2 => Cow::Borrowed(reader.rest()),
             RowsForm::V1Compressed | RowsForm::V2Compressed => Cow::Owned(decompress(reader.rest())?),
         };
-        Ok(RowsEvent { table_id, kind, width, first, second, data })
+        Ok(Rows { first, second, data })
     }
 
     /// Every row in order: `row` gets one image, or two for an update (before, after). An image is made by `value` for each
@@ -78,14 +89,12 @@ impl<'a> RowsEvent<'a> {
         value: impl Fn(usize, &[u8]) -> Result<Value>,
         mut row: impl FnMut(Image, Option<Image>) -> Result<()>,
     ) -> Result<()> {
-        if columns.len() != self.width {
-            return Err(undecodable("the source's log holds rows whose width is not that of their table"));
-        }
-        let mut reader = Reader::new(&self.data);
+        let rows = self.open(columns.len())?;
+        let mut reader = Reader::new(&rows.data);
         while !reader.is_empty() {
-            let first = image(&mut reader, self.first, columns, &value)?;
+            let first = image(&mut reader, rows.first, columns, &value)?;
             let second = match self.kind {
-                RowsKind::Update => Some(image(&mut reader, self.second, columns, &value)?),
+                RowsKind::Update => Some(image(&mut reader, rows.second, columns, &value)?),
                 RowsKind::Insert | RowsKind::Delete => None,
             };
             row(first, second)?;

@@ -43,18 +43,27 @@ pub(crate) struct Raw(RawEvent);
 impl Binlog {
     /// Begins behind `from`. Returns when the server has agreed to send it.
     pub(crate) async fn open(endpoint: &Endpoint, from: &GtidPosition) -> Result<Self> {
-        let conn = endpoint.with_packets_of(LARGEST_EVENT).connect(Purpose::Read).await?;
-        Self::start(conn, from).await.map_err(|error| error.at_least_at(|| endpoint.display.clone()))
+        let place = format!("SET @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0, @slave_connect_state = '{from}'");
+        let mut conn = Self::connect(endpoint).await?;
+        conn.query_drop(place).await.map_err(error::from_server)?;
+        Self::start(conn, "").await.map_err(|error| error.at_least_at(|| endpoint.display.clone()))
     }
 
-    async fn start(mut conn: Conn, from: &GtidPosition) -> Result<Self> {
-        let settings = format!(
-            "SET @mariadb_slave_capability = 4, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0, \
-             @slave_connect_state = '{from}', @master_heartbeat_period = {}",
-            HEARTBEAT.as_nanos()
-        );
+    /// Begins where this file begins.
+    pub(crate) async fn open_file(endpoint: &Endpoint, file: &str) -> Result<Self> {
+        let conn = Self::connect(endpoint).await?;
+        Self::start(conn, file).await.map_err(|error| error.at_least_at(|| endpoint.display.clone()))
+    }
+
+    async fn connect(endpoint: &Endpoint) -> Result<Conn> {
+        let mut conn = endpoint.with_packets_of(LARGEST_EVENT).connect(Purpose::Read).await?;
+        let settings = format!("SET @mariadb_slave_capability = 4, @master_heartbeat_period = {}", HEARTBEAT.as_nanos());
         conn.query_drop(settings).await.map_err(error::from_server)?;
-        let request = BinlogStreamRequest::new(replica_number());
+        Ok(conn)
+    }
+
+    async fn start(conn: Conn, file: &str) -> Result<Self> {
+        let request = BinlogStreamRequest::new(replica_number()).with_filename(file.as_bytes());
         let stream = conn.get_binlog_stream(request).await.map_err(refused)?;
         let mut log = Binlog { stream };
         // first comes the name of a file, made up for replicas, and that file's description
@@ -89,7 +98,7 @@ impl Raw {
 
     pub(crate) fn header(&self) -> Header {
         let header = self.0.header();
-        Header { time: header.timestamp(), kind: header.event_type_raw(), server: header.server_id(), flags: header.flags_raw() }
+        Header { time: header.timestamp(), kind: header.event_type_raw(), server: header.server_id(), end: header.log_pos(), flags: header.flags_raw() }
     }
 
     pub(crate) fn body(&self) -> &[u8] {

@@ -5,11 +5,17 @@ use godwit_model::{Result, TableName};
 use super::reader::Reader;
 use super::{LoggedType, undecodable};
 
-/// A table as the log has it at one place.
+/// A table that rows come of. Most are of tables that nobody asks for: how they are written is not looked at.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TableMap {
+pub(crate) struct TableMap<'a> {
     pub(crate) id: u64,
     pub(crate) table: TableName,
+    rest: Reader<'a>,
+}
+
+/// A table as the log has it at one place.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LoggedTable {
     pub(crate) columns: Vec<LoggedType>,
     pub(crate) metadata: Metadata,
 }
@@ -68,24 +74,33 @@ pub(crate) mod kind {
     pub(crate) const GEOMETRY: u8 = 255;
 }
 
-impl TableMap {
-    pub(super) fn parse(body: &[u8]) -> Result<Self> {
-        let mut reader = Reader::new(body);
-        let id = reader.number(6)?;
-        reader.skip(2)?;
-        let table = TableName { schema: reader.name()?, name: reader.name()? };
+impl<'a> TableMap<'a> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self> {
+        let mut rest = Reader::new(body);
+        let id = rest.number(6)?;
+        rest.skip(2)?;
+        let table = TableName { schema: rest.name()?, name: rest.name()? };
+        Ok(TableMap { id, table, rest })
+    }
+
+    pub(crate) fn open(&self) -> Result<LoggedTable> {
+        self.read().map_err(|error| error.at_least_at(|| format!("table {}", self.table)))
+    }
+
+    fn read(&self) -> Result<LoggedTable> {
+        let mut reader = self.rest;
         let width = reader.packed()?;
         let kinds = reader.bytes(width)?;
         let length = reader.packed()?;
         let mut metas = Reader::new(reader.bytes(length)?);
         let columns = kinds.iter().map(|kind| logged_type(*kind, &mut metas)).collect::<Result<Vec<_>>>()?;
         if !metas.is_empty() {
-            return Err(undecodable("the source's log describes a table in a way that cannot be read").at(format!("table {table}")));
+            return Err(undecodable("the source's log describes a table in a way that cannot be read"));
         }
         // which columns may be NULL
         reader.skip(width.div_ceil(8))?;
         let metadata = Metadata::parse(reader, &columns)?;
-        Ok(TableMap { id, table, columns, metadata })
+        Ok(LoggedTable { columns, metadata })
     }
 }
 

@@ -104,7 +104,7 @@ impl Reading {
     fn take(&mut self, header: Header, body: &[u8]) -> Result<()> {
         match decode(header, body)? {
             Event::Gtid(event) => self.begin(event),
-            Event::TableMap(map) => self.map(map),
+            Event::TableMap(map) => self.map(&map),
             Event::Rows(rows) => self.rows(&rows),
             Event::Query(query) => self.statement(header, &query),
             Event::Xid => self.end(header),
@@ -115,7 +115,7 @@ impl Reading {
             }
             Event::Incident => Err(Error::new(&codes::OUT_OF_SIGHT, "the source says that changes are missing in its log (an incident)")
                 .remedy("run with --resync")),
-            Event::FormatDescription | Event::Rotate | Event::Attached | Event::Silent => Ok(()),
+            Event::FormatDescription | Event::Rotate | Event::GtidList(_) | Event::Attached | Event::Silent => Ok(()),
         }
     }
 
@@ -137,15 +137,17 @@ impl Reading {
         self.transaction.as_mut().ok_or_else(|| undecodable("the source's log holds changes that belong to no transaction with a GTID"))
     }
 
-    fn map(&mut self, map: TableMap) -> Result<()> {
+    fn map(&mut self, map: &TableMap<'_>) -> Result<()> {
         let mapped = match self.tables.get(&map.table) {
             Some(table) => {
-                table.must_agree(&map)?;
-                Mapped::Selected { table: table.clone(), columns: map.columns }
+                let logged = map.open()?;
+                table.must_agree(&logged)?;
+                Mapped::Selected { table: table.clone(), columns: logged.columns }
             }
             None if self.markers.is(&map.table) => {
-                self.markers.must_agree(&map)?;
-                Mapped::Markers { columns: map.columns }
+                let logged = map.open()?;
+                self.markers.must_agree(&logged)?;
+                Mapped::Markers { columns: logged.columns }
             }
             None => Mapped::Other,
         };
@@ -166,7 +168,9 @@ impl Reading {
                 }
             }
             Some(Mapped::Selected { table, columns }) => {
-                must_be_followed(transaction.event, &table.layout.table)?;
+                if transaction.event.prepared {
+                    return Err(xa().at(format!("table {}", table.layout.table)));
+                }
                 if !self.announced.contains(&table.layout.id) {
                     announce(&table.layout, &mut self.queue);
                     self.announced.push(table.layout.id);
@@ -187,6 +191,7 @@ impl Reading {
         let event = self.under_way()?.event;
         match Statement::read(query) {
             Statement::Begin | Statement::Harmless => {}
+            Statement::Commit if self.under_way()?.has_changes() => return Err(without_transaction()),
             Statement::Commit => return self.end(header),
             Statement::Rollback => {
                 self.under_way()?.forget_all()?;
@@ -278,16 +283,12 @@ impl Reading {
 /// The number of no table: servers end a statement with it that changed nothing that is logged.
 const DUMMY_TABLE: u64 = 0xFF_FFFF;
 
-fn must_be_followed(event: GtidEvent, table: &TableName) -> Result<()> {
-    if event.prepared {
-        return Err(xa().at(format!("table {table}")));
-    }
-    if !event.transactional {
-        return Err(undecodable("the source's log holds changes that were made without a transaction")
-            .at(format!("table {table}"))
-            .remedy("make the table, and those that are changed together with it, InnoDB tables; then run with --resync"));
-    }
-    Ok(())
+/// Such groups end with a COMMIT as text, others with an event that engines with transactions are asked for. The GTID's own
+/// flag does not tell: a transaction that also changes a table without transactions lacks it too.
+fn without_transaction() -> Error {
+    undecodable("the source's log holds changes of a selected table that were made without a transaction")
+        .remedy("make the selected tables InnoDB tables; then run with --resync")
+        .effect("everything before these changes was taken over, nothing of them")
 }
 
 fn xa() -> Error {

@@ -10,8 +10,5 @@ mod sight;
 mod tables;
 mod transaction;
 
-#[cfg(test)]
-mod lab_tests;
-
 pub(crate) use feed::Changes;
 pub(crate) use sight::{must_hold, must_log_rows, store_mark};

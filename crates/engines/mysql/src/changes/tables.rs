@@ -12,7 +12,7 @@ use godwit_model::{ChangeBatch, Error, Layout, LayoutColumn, LayoutId, Result, T
 
 use super::agree;
 use super::sight::Sight;
-use crate::binlog::{Image, LoggedType, RowsEvent, RowsKind, TableMap, kind};
+use crate::binlog::{Image, LoggedTable, LoggedType, RowsEvent, RowsKind, kind};
 use crate::types::Kind;
 use crate::values::Codec;
 
@@ -96,14 +96,14 @@ impl Streamed {
     }
 
     /// Refuses a table map that is not this table's.
-    pub(super) fn must_agree(&self, map: &TableMap) -> Result<()> {
+    pub(super) fn must_agree(&self, map: &LoggedTable) -> Result<()> {
         match self.disagreement(map) {
             None => Ok(()),
             Some(what) => Err(self.stopped(format!("the source's log has the table with another structure than the task knows: {what}"))),
         }
     }
 
-    fn disagreement(&self, map: &TableMap) -> Option<String> {
+    fn disagreement(&self, map: &LoggedTable) -> Option<String> {
         let (own, hidden) = map.columns.split_at_checked(self.columns.len()).unwrap_or((&map.columns, &[]));
         let is_hash = |column: &LoggedType| column.kind == kind::LONGLONG;
         if own.len() < self.columns.len() || hidden.len() > self.hidden || !hidden.iter().all(is_hash) {

@@ -13,17 +13,7 @@ use crate::{catalog, created, look, present, structure};
 const ODD: &str = include_str!("odd.sql");
 
 /// The laboratory's server, where there is one.
-fn lab(database: &str) -> Option<EndpointConfig> {
-    let address = std::env::var("GODWIT_LAB_MARIADB").ok()?;
-    let (host, port) = address.split_once(':')?;
-    let mut config = godwit_testkit::task::task("lab").source;
-    config.engine = "mysql".to_owned();
-    config.host = host.to_owned();
-    config.port = port.parse().ok();
-    config.user = Some("root".to_owned());
-    config.database = database.to_owned();
-    Some(config)
-}
+use crate::lab::config as lab;
 
 struct World {
     conn: Conn,

@@ -1,6 +1,5 @@
-//! Every type on a real server: both ways in agree, and what is written is found again. The server is named by
-//! `GODWIT_LAB_MARIADB` (`127.0.0.1:3306`, root without a password, row based log); without it these tests have nothing to
-//! ask and pass. `GODWIT_LAB_SEED` repeats a run of the random one.
+//! Every type on a real server: both ways in agree, and what is written is found again. `GODWIT_LAB_SEED` repeats a run of the
+//! random one.
 
 mod edges;
 mod log;
@@ -13,8 +12,8 @@ use mysql_async::{Conn, OptsBuilder, Row};
 use super::*;
 
 fn lab() -> Option<(String, u16)> {
-    let (host, port) = std::env::var("GODWIT_LAB_MARIADB").ok()?.split_once(':').map(|(host, port)| (host.to_owned(), port.to_owned()))?;
-    Some((host, port.parse().unwrap()))
+    let config = crate::lab::config("")?;
+    Some((config.host, config.port?))
 }
 
 async fn session() -> Option<Conn> {
