@@ -121,14 +121,19 @@ async fn counted_in_file(endpoint: &Endpoint, file: &str, place: u64) -> Result<
 }
 
 fn past(file: &str, place: u64) -> Error {
-    Error::new(&codes::RETRYABLE, format!("the server's log file {file} has no event that ends at {place}, where it says that its snapshot lies"))
-        .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
-        .effect("nothing was read")
+    Error::new(
+        &codes::RETRYABLE,
+        format!("the server's log file {file} has no event that ends at {place}, where it says that its snapshot lies"),
+    )
+    .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
+    .effect("nothing was read")
 }
 
 /// How many XA transactions were prepared, committed and rolled back since the server started.
 async fn counted(conn: &mut Conn) -> Result<Vec<(String, String)>> {
-    conn.query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_xa_prepare', 'Com_xa_commit', 'Com_xa_rollback')").await.map_err(error::from_server)
+    conn.query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_xa_prepare', 'Com_xa_commit', 'Com_xa_rollback')")
+        .await
+        .map_err(error::from_server)
 }
 
 /// What people know of XA transactions that are prepared.
@@ -154,7 +159,5 @@ async fn wait_for_prepared(conn: &mut Conn, began: Instant) -> Result<()> {
 
 fn never_quiet(what: &str) -> Error {
     let what = format!("XA transactions {what} for {} s, so that no beginning of the changes can be told", LIMIT.as_secs());
-    Error::new(&codes::RETRYABLE, what)
-        .remedy("end them with XA COMMIT or XA ROLLBACK; it is tried again")
-        .effect("nothing was read")
+    Error::new(&codes::RETRYABLE, what).remedy("end them with XA COMMIT or XA ROLLBACK; it is tried again").effect("nothing was read")
 }

@@ -270,8 +270,23 @@ impl Words<'_> {
     /// The kind of object that a CREATE or DROP is about, and whether OR REPLACE and TEMPORARY stood before it.
     fn object(&mut self) -> Option<(String, bool, bool)> {
         const OBJECTS: [&str; 17] = [
-            "TABLE", "TABLES", "INDEX", "DATABASE", "SCHEMA", "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "PACKAGE", "EVENT", "USER",
-            "ROLE", "SERVER", "SEQUENCE", "TABLESPACE", "PREPARE",
+            "TABLE",
+            "TABLES",
+            "INDEX",
+            "DATABASE",
+            "SCHEMA",
+            "VIEW",
+            "TRIGGER",
+            "PROCEDURE",
+            "FUNCTION",
+            "PACKAGE",
+            "EVENT",
+            "USER",
+            "ROLE",
+            "SERVER",
+            "SEQUENCE",
+            "TABLESPACE",
+            "PREPARE",
         ];
         let (mut replaces, mut temporary) = (false, false);
         while !self.tokens.is_empty() {
@@ -539,7 +554,9 @@ mod tests {
     fn rows_that_are_changed_by_statements() {
         let Statement::Rows(names) = read("INSERT INTO `t` SELECT * FROM shop.u WHERE a = 'v'") else { panic!("rows") };
         assert!(names.contains(&"t".to_owned()) && names.contains(&"u".to_owned()) && !names.contains(&"v".to_owned()));
-        for sql in ["CALL p()", "SELECT f()", "WITH x AS (SELECT 1) UPDATE t SET a = 1", "(SELECT 1)", "FROBNICATE t", "", "ALTER t", "DROP TABLE"] {
+        for sql in
+            ["CALL p()", "SELECT f()", "WITH x AS (SELECT 1) UPDATE t SET a = 1", "(SELECT 1)", "FROBNICATE t", "", "ALTER t", "DROP TABLE"]
+        {
             assert_eq!(read(sql), Statement::Unclear, "{sql}");
         }
     }

@@ -21,7 +21,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(|| undecodable("the source's log holds an event that is too short"))?;
+        let (taken, rest) =
+            self.0.split_at_checked(count).ok_or_else(|| undecodable("the source's log holds an event that is too short"))?;
         self.0 = rest;
         Ok(taken)
     }

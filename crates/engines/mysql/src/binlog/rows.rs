@@ -103,12 +103,7 @@ impl<'a> RowsEvent<'a> {
     }
 }
 
-fn image(
-    reader: &mut Reader<'_>,
-    present: &[u8],
-    columns: &[LoggedType],
-    value: impl Fn(usize, &[u8]) -> Result<Value>,
-) -> Result<Image> {
+fn image(reader: &mut Reader<'_>, present: &[u8], columns: &[LoggedType], value: impl Fn(usize, &[u8]) -> Result<Value>) -> Result<Image> {
     // one bit for each column that is there, not for each of the table
     let nulls = reader.bytes(count_bits(present, columns.len()).div_ceil(8))?;
     let mut image = vec![Value::Absent; columns.len()];
@@ -196,16 +191,18 @@ mod tests {
 
     use super::*;
 
-    const COLUMNS: [LoggedType; 3] = [
-        LoggedType { kind: kind::LONG, meta: 0 },
-        LoggedType { kind: kind::VARCHAR, meta: 20 },
-        LoggedType { kind: kind::LONG, meta: 0 },
-    ];
+    const COLUMNS: [LoggedType; 3] =
+        [LoggedType { kind: kind::LONG, meta: 0 }, LoggedType { kind: kind::VARCHAR, meta: 20 }, LoggedType { kind: kind::LONG, meta: 0 }];
 
     fn rows(event: &RowsEvent<'_>) -> Vec<(Image, Option<Image>)> {
         let mut rows = Vec::new();
         let value = |_: usize, raw: &[u8]| Ok(Value::Bytes(raw.to_vec().into()));
-        event.each(&COLUMNS, value, |first, second| { rows.push((first, second)); Ok(()) }).unwrap();
+        event
+            .each(&COLUMNS, value, |first, second| {
+                rows.push((first, second));
+                Ok(())
+            })
+            .unwrap();
         rows
     }
 

@@ -10,7 +10,8 @@ pub(super) fn types_agree(described: &Kind, logged: LoggedType) -> bool {
     // CHAR, BINARY, ENUM and SET share a type; the first byte tells them apart, two of its bits may be the length's
     let is_string = || is(&[kind::STRING]) && first | 0x30 == kind::STRING;
     let is_member = |real: u8| is(&[real]) || (is(&[kind::STRING]) && first == real);
-    let is_long = || is(&[kind::VARCHAR, kind::VAR_STRING, kind::VARCHAR_COMPRESSED, kind::BLOB_COMPRESSED, kind::VECTOR]) || is_blob(logged.kind);
+    let is_long =
+        || is(&[kind::VARCHAR, kind::VAR_STRING, kind::VARCHAR_COMPRESSED, kind::BLOB_COMPRESSED, kind::VECTOR]) || is_blob(logged.kind);
     let is_moment = |new: u8, old: u8, fraction: u8| (is(&[new]) && first == fraction) || (is(&[old]) && fraction == 0);
     match described {
         Kind::Int { bytes, .. } => is(&[match bytes {
@@ -102,7 +103,11 @@ mod tests {
         assert!(agree("datetime", kind::DATETIME, 0) && agree("datetime", kind::DATETIME2, 0));
         assert!(agree("bit(9)", kind::BIT, 1 | 1 << 8) && !agree("bit(8)", kind::BIT, 1 | 1 << 8));
         assert!(agree("enum('a')", kind::STRING, 247 | 1 << 8) && !agree("set('a')", kind::STRING, 247 | 1 << 8));
-        assert!(agree("char(100)", kind::STRING, 0x90EE) && !agree("char(100)", kind::STRING, 247 | 1 << 8) && !agree("char(1)", kind::VARCHAR, 1));
+        assert!(
+            agree("char(100)", kind::STRING, 0x90EE)
+                && !agree("char(100)", kind::STRING, 247 | 1 << 8)
+                && !agree("char(1)", kind::VARCHAR, 1)
+        );
         assert!(agree("varchar(5)", kind::VARCHAR, 5) && agree("longtext", kind::BLOB, 4) && !agree("varchar(5)", kind::STRING, 0x05FE));
     }
 

@@ -61,7 +61,9 @@ fn not_followed(table: &TableName, engine: &str, kind: &str) -> Error {
         "BASE TABLE" => format!("the engine {engine} has no transactions: its changes cannot be followed exactly"),
         other => format!("it is no table but a {}", other.to_lowercase()),
     };
-    Error::new(&codes::TASK_UNSUPPORTED, what).at(format!("table {table}")).remedy("leave it out of the selection, or make it an InnoDB table")
+    Error::new(&codes::TASK_UNSUPPORTED, what)
+        .at(format!("table {table}"))
+        .remedy("leave it out of the selection, or make it an InnoDB table")
 }
 
 /// The mark that Godwit wrote to this store; None: it was never here, or its database was removed.
@@ -80,8 +82,11 @@ pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, place: &Plac
     let placed = |error: Error| error.at_least_at(|| endpoint.display.clone());
     if place.store.is_some() && store_mark(conn).await? != place.store {
         return Err(placed(
-            Error::new(&codes::SOURCE_CHANGED, "the source is not the store that its position was taken on: it lacks the mark that Godwit left there")
-                .remedy("name the store that the task began with; if this one took its place, run with --resync"),
+            Error::new(
+                &codes::SOURCE_CHANGED,
+                "the source is not the store that its position was taken on: it lacks the mark that Godwit left there",
+            )
+            .remedy("name the store that the task began with; if this one took its place, run with --resync"),
         ));
     }
     let end: Option<String> = conn.query_first("SELECT @@gtid_binlog_pos").await.map_err(error::from_server)?;
@@ -99,7 +104,9 @@ pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, place: &Plac
 pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Result<()> {
     let server = endpoint.ask(conn).await?;
     if server.flavor != Flavor::MariaDb {
-        return Err(Error::new(&codes::TASK_UNSUPPORTED, "changes are followed on MariaDB servers only, in this version").at(&endpoint.display));
+        return Err(
+            Error::new(&codes::TASK_UNSUPPORTED, "changes are followed on MariaDB servers only, in this version").at(&endpoint.display)
+        );
     }
     let row: Option<(bool, String)> = conn.query_first("SELECT @@log_bin, @@GLOBAL.binlog_format").await.map_err(error::from_server)?;
     let (logs, format) = row.unwrap_or_default();

@@ -167,7 +167,8 @@ impl Streamed {
     fn update(&self, old: Image, new: Image, batch: &mut ChangeBatch) -> Result<()> {
         self.must_tell_key(&old)?;
         let was = |index: usize| old[index].clone();
-        let new: Image = new.into_iter().enumerate().map(|(index, value)| if value == Value::Absent { was(index) } else { value }).collect();
+        let new: Image =
+            new.into_iter().enumerate().map(|(index, value)| if value == Value::Absent { was(index) } else { value }).collect();
         let old = match &self.key {
             None => Some(old),
             Some(key) if key.iter().all(|place| old[*place].same(&new[*place])) => None,
@@ -197,8 +198,11 @@ impl Streamed {
         if is_told {
             return Ok(());
         }
-        Err(Error::new(&codes::OUT_OF_SIGHT, "the log has a change of a row and does not say of which: its image lacks a column that identifies it")
-            .remedy("set binlog_row_image to FULL at the source, for all its sessions, then run with --resync"))
+        Err(Error::new(
+            &codes::OUT_OF_SIGHT,
+            "the log has a change of a row and does not say of which: its image lacks a column that identifies it",
+        )
+        .remedy("set binlog_row_image to FULL at the source, for all its sessions, then run with --resync"))
     }
 }
 

@@ -86,7 +86,11 @@ impl Transaction {
     pub(super) fn back_to(&mut self, name: &str) -> Result<()> {
         let at = self.savepoints.iter().position(|savepoint| savepoint.name.eq_ignore_ascii_case(name));
         let Some(at) = at else {
-            return if self.has_changes() { Err(undecodable("the source's log goes back to a savepoint that it does not hold")) } else { Ok(()) };
+            return if self.has_changes() {
+                Err(undecodable("the source's log goes back to a savepoint that it does not hold"))
+            } else {
+                Ok(())
+            };
         };
         self.savepoints.truncate(at + 1);
         let savepoint = &self.savepoints[at];

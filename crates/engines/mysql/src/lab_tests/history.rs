@@ -6,8 +6,8 @@ use godwit_model::{Kind, Table};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::model::{Model, Reader, Transaction};
 use super::Lab;
+use super::model::{Model, Reader, Transaction};
 use crate::establish::establish;
 use crate::position::Place;
 
@@ -43,7 +43,9 @@ fn statement(random: &mut fastrand::Rng) -> String {
         11 => format!("UPDATE IGNORE two SET k2 = UPPER(k2), k1 = k1 + 1, a = -a WHERE k1 = {id}"),
         12 => format!("UPDATE two SET b = NULL, d = NULL WHERE k1 < {id} LIMIT 3"),
         13 => format!("DELETE FROM two WHERE k1 = {id}"),
-        14 => format!("INSERT INTO heap (a, b, c, e) VALUES ({id}, '{short}', 0.5, 'y'), ({id}, '{short}', 0.5, 'y'), (NULL, NULL, NULL, NULL)"),
+        14 => format!(
+            "INSERT INTO heap (a, b, c, e) VALUES ({id}, '{short}', 0.5, 'y'), ({id}, '{short}', 0.5, 'y'), (NULL, NULL, NULL, NULL)"
+        ),
         15 => format!("UPDATE heap SET c = c + 1, b = NULL WHERE a = {id}"),
         _ => format!("DELETE FROM heap WHERE a < {id} LIMIT 2"),
     }
@@ -69,7 +71,10 @@ async fn work(mut conn: Conn, seed: u64, transactions: usize) {
         match random.u8(..60) {
             0 => conn.query_drop("FLUSH BINARY LOGS").await.unwrap(),
             1 => conn.query_drop(format!("SET GLOBAL log_bin_compress = {}", random.u8(..2))).await.unwrap(),
-            2 => conn.query_drop(format!("SET GLOBAL binlog_row_metadata = {}", ["NO_LOG", "MINIMAL", "FULL"][random.usize(..3)])).await.unwrap(),
+            2 => conn
+                .query_drop(format!("SET GLOBAL binlog_row_metadata = {}", ["NO_LOG", "MINIMAL", "FULL"][random.usize(..3)]))
+                .await
+                .unwrap(),
             _ => {}
         }
     }
@@ -97,7 +102,15 @@ async fn a_history_replayed_is_what_the_tables_hold() {
     let first_file = newest_file(&lab).await;
     let from = lab.here().await;
     all_at_work(&lab, seed, 4, 250).await;
-    lab.run(&["BEGIN", LARGE, "COMMIT", LARGE.replace("1000 +", "-10000 +").as_str(), "DELETE FROM one WHERE id > 1000 AND id % 2", "TRUNCATE heap"]).await;
+    lab.run(&[
+        "BEGIN",
+        LARGE,
+        "COMMIT",
+        LARGE.replace("1000 +", "-10000 +").as_str(),
+        "DELETE FROM one WHERE id > 1000 AND id % 2",
+        "TRUNCATE heap",
+    ])
+    .await;
     all_at_work(&lab, seed + 1, 2, 50).await;
     let marker = lab.mark("end").await;
 
@@ -135,7 +148,11 @@ async fn as_many_as_the_servers_own_reader_lists(lab: &Lab, first_file: &str, to
     let text = String::from_utf8_lossy(&output.stdout);
     let place = |table: &str| format!(" `{}`.`{table}`", lab.database);
     let listed = |table: &str| {
-        text.lines().filter(|line| ["### INSERT INTO", "### UPDATE", "### DELETE FROM"].iter().any(|verb| **line == format!("{verb}{}", place(table)))).count()
+        text.lines()
+            .filter(|line| {
+                ["### INSERT INTO", "### UPDATE", "### DELETE FROM"].iter().any(|verb| **line == format!("{verb}{}", place(table)))
+            })
+            .count()
     };
     for table in ["one", "two", "heap"] {
         let ours = told.iter().flat_map(|transaction| &transaction.changes);
@@ -262,4 +279,3 @@ async fn a_snapshot_and_the_stream_behind_it_are_the_final_state() {
     assert!(moved > 90, "users were at work: {moved}");
     lab.close().await;
 }
-
