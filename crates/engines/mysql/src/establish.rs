@@ -140,9 +140,12 @@ async fn counted_in_file(endpoint: &Endpoint, file: &str, place: u64) -> Result<
 }
 
 fn past(file: &str, place: u64) -> Error {
-    Error::new(&codes::RETRYABLE, format!("the server's log file {file} has no event that ends at {place}, where it says that its snapshot lies"))
-        .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
-        .effect("nothing was read")
+    Error::new(
+        &codes::RETRYABLE,
+        format!("the server's log file {file} has no event that ends at {place}, where it says that its snapshot lies"),
+    )
+    .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
+    .effect("nothing was read")
 }
 
 /// How many XA transactions were prepared, committed and rolled back since the server started.

@@ -121,11 +121,7 @@ fn gtid(header: Header, body: &[u8]) -> Result<GtidEvent> {
     let domain = reader.u32()?;
     let flags = reader.u8()?;
     let has = |flag| flags & flag != 0;
-    Ok(GtidEvent {
-        gtid: Gtid { domain, server: header.server, sequence },
-        standalone: has(STANDALONE),
-        prepared: has(PREPARED_XA),
-    })
+    Ok(GtidEvent { gtid: Gtid { domain, server: header.server, sequence }, standalone: has(STANDALONE), prepared: has(PREPARED_XA) })
 }
 
 /// The four highest bits of the count are flags.

@@ -1,8 +1,9 @@
 //! The connection on which the server sends its log, as it does to a replica.
 //!
 //! A replica of our own number says where it wants to go on by `@slave_connect_state`, and that it knows MariaDB's events
-//! (`@mariadb_slave_capability` 4; with less the server sends others in their place). `@slave_gtid_strict_mode` has it refuse a
-//! position that is not exactly in its log, instead of beginning behind it. The client's own reading of events is not
+//! (`@mariadb_slave_capability` 4; with less the server sends others in their place). A position that its log never had, of
+//! a server whose numbers in the log are higher, the server takes for the place behind the gap, in strict mode too (seen on
+//! 10.11); one of a server that never came as far it refuses. The client's own reading of events is not
 //! used: for those that it does not know it says nothing. Its raw bytes are, and their checksums are checked here.
 
 use std::time::Duration;
@@ -98,7 +99,13 @@ impl Raw {
 
     pub(crate) fn header(&self) -> Header {
         let header = self.0.header();
-        Header { time: header.timestamp(), kind: header.event_type_raw(), server: header.server_id(), end: header.log_pos(), flags: header.flags_raw() }
+        Header {
+            time: header.timestamp(),
+            kind: header.event_type_raw(),
+            server: header.server_id(),
+            end: header.log_pos(),
+            flags: header.flags_raw(),
+        }
     }
 
     pub(crate) fn body(&self) -> &[u8] {

@@ -69,7 +69,8 @@ impl Lab {
     /// A session in the lab's database.
     async fn conn(&self) -> Conn {
         let mut conn = self.endpoint.connect(Purpose::Read).await.unwrap();
-        let known: Option<u8> = conn.query_first(format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{}'", self.database)).await.unwrap();
+        let known: Option<u8> =
+            conn.query_first(format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{}'", self.database)).await.unwrap();
         if known.is_some() {
             conn.query_drop(format!("USE {}", self.database)).await.unwrap();
         }
@@ -108,7 +109,8 @@ impl Lab {
         );
         let columns: Vec<(String, String, bool)> = conn.query(sql).await.unwrap();
         assert!(!columns.is_empty(), "{name}");
-        let sql = format!("SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE {place} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX");
+        let sql =
+            format!("SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE {place} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX");
         let key: Vec<String> = conn.query(sql).await.unwrap();
         let place_of = |key: &String| columns.iter().position(|(name, _, _)| name == key).unwrap();
         let key = (!key.is_empty()).then(|| Key { columns: key.iter().map(place_of).collect() });

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use godwit_model::{Captured, ChangeOperation, ChangeStream, Layout, LayoutId, Marker, OldImage, Position, Result, Table, TableName, Value};
+use godwit_model::{
+    Captured, ChangeOperation, ChangeStream, Layout, LayoutId, Marker, OldImage, Position, Result, Table, TableName, Value,
+};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -208,7 +210,10 @@ impl Model {
     pub(super) fn is_equal(&self, other: &Model) -> bool {
         let rows = |model: &Model| {
             let counted = model.counted.iter().map(|(table, rows)| {
-                (table.clone(), rows.iter().filter(|(_, count)| **count > 0).map(|(row, count)| (row.clone(), *count)).collect::<BTreeMap<_, _>>())
+                (
+                    table.clone(),
+                    rows.iter().filter(|(_, count)| **count > 0).map(|(row, count)| (row.clone(), *count)).collect::<BTreeMap<_, _>>(),
+                )
             });
             counted.collect::<HashMap<_, _>>()
         };

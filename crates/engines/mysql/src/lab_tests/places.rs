@@ -48,7 +48,8 @@ async fn a_position_of_another_store_is_refused() {
     lab.run(&[TABLE]).await;
     let place = Place::parse(&lab.here().await).unwrap();
     let refused = async |text: String| {
-        let error = establish(&lab.endpoint, &lab.task, 1, Some(&Position::from(text.clone()))).await.err().unwrap_or_else(|| panic!("{text}"));
+        let error =
+            establish(&lab.endpoint, &lab.task, 1, Some(&Position::from(text.clone()))).await.err().unwrap_or_else(|| panic!("{text}"));
         assert!(error.is(&codes::SOURCE_CHANGED), "{text}: {error}");
     };
     let store = place.store.clone().unwrap();
@@ -58,6 +59,11 @@ async fn a_position_of_another_store_is_refused() {
     refused(format!("0-{}-{}@{store}", last.server + 1, last.sequence)).await;
     refused(format!("{},7-1-1@{store}", place.gtids)).await;
     refused("bin.000001:4".to_owned()).await;
+    // a standby that lagged was promoted: it never had the position, and its own numbers are higher by now
+    let (next, promoted) = (last.sequence + 1000, last.server + 7);
+    lab.run(&[&format!("SET SESSION server_id = {promoted}, SESSION gtid_seq_no = {next}"), "INSERT INTO t VALUES (1, 'x')"]).await;
+    refused(format!("0-{}-{}@{store}", last.server, last.sequence + 500)).await;
+    let place = Place::parse(&lab.here().await).unwrap();
     // as a person writes it: the store's mark comes to it
     let known = establish(&lab.endpoint, &lab.task, 1, Some(&Position::from(place.gtids.to_string()))).await.unwrap();
     assert_eq!(known.position, place.position());
@@ -111,7 +117,13 @@ async fn p0_waits_for_a_prepared_xa_transaction() {
     lab.run(&[TABLE]).await;
     let tables = [lab.table("t").await];
     let name = lab.database.clone();
-    lab.run(&[&format!("XA START '{name}'"), "INSERT INTO t VALUES (1, 'x')", &format!("XA END '{name}'"), &format!("XA PREPARE '{name}'")]).await;
+    lab.run(&[
+        &format!("XA START '{name}'"),
+        "INSERT INTO t VALUES (1, 'x')",
+        &format!("XA END '{name}'"),
+        &format!("XA PREPARE '{name}'"),
+    ])
+    .await;
     let found = establish(&lab.endpoint, &lab.task, 1, None);
     tokio::pin!(found);
     let early = tokio::time::timeout(std::time::Duration::from_millis(400), &mut found).await;
