@@ -127,14 +127,19 @@ fn log(server: &Server, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Images without all columns are enough where a key tells which row is meant.
+/// Of an inserted row MINIMAL leaves out what the column's default gives, and nothing says which default that was.
 fn images<'t>(settings: &Settings, mut tables: impl Iterator<Item = &'t Table>) -> Option<Finding> {
     let image = settings.get("binlog_row_image");
-    let keyless = tables.find(|table| table.key.is_none())?;
-    let what = format!("the log does not hold whole rows (binlog_row_image is {image}), and table {} has no key", keyless.name);
+    let lack = match image {
+        "MINIMAL" => "the log does not hold all columns of inserted rows (binlog_row_image is MINIMAL)".to_owned(),
+        "NOBLOB" => {
+            let keyless = tables.find(|table| table.key.is_none())?;
+            format!("the log does not hold whole rows (binlog_row_image is NOBLOB), and table {} has no key", keyless.name)
+        }
+        _ => return None,
+    };
     let remedy = "SET GLOBAL binlog_row_image = 'FULL', and let every session connect anew";
-    (!image.is_empty() && !image.starts_with("FULL"))
-        .then(|| Finding::blocker("binlog_row_image", &codes::SETTING_UNSUITABLE, what, remedy))
+    Some(Finding::blocker("binlog_row_image", &codes::SETTING_UNSUITABLE, lack, remedy))
 }
 
 /// Databases that the server keeps out of its log.

@@ -59,7 +59,6 @@ impl Endpoint {
         let mut builder = OptsBuilder::default()
             .user(Some(config.user.clone().unwrap_or_else(|| "root".to_owned())))
             .pass(config.password.as_ref().map(|password| password.expose().to_owned()))
-            .db_name((!config.database.is_empty()).then(|| config.database.clone()))
             .prefer_socket(false)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(KEEPALIVE))

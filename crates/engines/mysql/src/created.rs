@@ -4,6 +4,7 @@
 //! block size, of application-time periods, of a partition's algorithm (seen on MariaDB 10.11). The statement can be asked
 //! for one table only, so many are sent in one packet and answered one after the other.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use godwit_model::{Error, Result, TableName, codes};
@@ -169,9 +170,33 @@ fn not_understood(name: &TableName) -> Error {
         .remedy("report it with the text of SHOW CREATE TABLE; until then leave the table out, or make it by hand (schema.create: none)")
 }
 
+/// Up to 10.11.18 the name of a foreign key is shown as it is, with its own quotes not doubled.
+fn quoted_whole(text: &[u8]) -> Cow<'_, [u8]> {
+    const BEFORE: &[u8] = b"  CONSTRAINT `";
+    const BEHIND: &[u8] = b"` FOREIGN KEY (";
+    let name_of = |line: &[u8]| -> Option<usize> {
+        let rest = line.strip_prefix(BEFORE)?;
+        let end = rest.windows(BEHIND.len()).position(|bytes| bytes == BEHIND)?;
+        let is_doubled = |run: &[u8]| run[0] != b'`' || run.len() % 2 == 0;
+        (!rest[..end].chunk_by(|one, other| (*one == b'`') == (*other == b'`')).all(is_doubled)).then_some(end)
+    };
+    if text.split(|byte| *byte == b'\n').all(|line| name_of(line).is_none()) {
+        return Cow::Borrowed(text);
+    }
+    let mended = |line: &[u8]| match name_of(line) {
+        None => line.to_vec(),
+        Some(end) => {
+            let name = &line[BEFORE.len()..BEFORE.len() + end];
+            let doubled = name.iter().flat_map(|byte| std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'`')));
+            BEFORE.iter().copied().chain(doubled).chain(line[BEFORE.len() + end..].iter().copied()).collect()
+        }
+    };
+    Cow::Owned(text.split(|byte| *byte == b'\n').map(mended).collect::<Vec<_>>().join(&b'\n'))
+}
+
 /// None: not understood.
 fn parse(name: &TableName, text: &[u8]) -> Option<Created> {
-    let all = pieces(text);
+    let all = pieces(&quoted_whole(text));
     let (inner, after) = in_parentheses(&all)?;
     let mut created = Created::default();
     for part in parts(inner) {
@@ -292,6 +317,14 @@ fn begun_by(piece: &Piece) -> Option<ClauseKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quote_in_the_name_of_a_foreign_key_is_understood_doubled_or_not() {
+        for (shown, meant) in [("f`2", "f``2"), ("f``2", "f``2"), ("plain", "plain")] {
+            let text = format!("CREATE TABLE `t` (\n  CONSTRAINT `{shown}` FOREIGN KEY (`a`) REFERENCES `b` (`c`)\n)");
+            assert_eq!(quoted_whole(text.as_bytes()), text.replace(shown, meant).as_bytes());
+        }
+    }
 
     const TEXT: &str = "CREATE TABLE `t` (
   `id` int(10) unsigned NOT NULL AUTO_INCREMENT,

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_model::{
-    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, Entry, Error, Group,
-    Holder, Lease, LeaseRecord, LoadBlock, LogId, Mismatch, Position, Result, Row, RowBatch, RowReader, SchemaItem, Sequence,
-    SequenceValue, Stage, TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind, codes,
+    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, Entry, Error, Group, Holder, Lease,
+    LeaseRecord, LoadBlock, LogId, Mismatch, Position, Result, Row, RowBatch, RowReader, SchemaItem, Sequence, SequenceValue, Stage,
+    TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind, codes,
 };
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -25,7 +25,6 @@ fn lab() -> Endpoint {
 
 /// Who removes Godwit's own tables from the server is alone with it.
 static GATE: RwLock<()> = RwLock::const_new(());
-
 
 struct Lab {
     target: MySqlTarget,

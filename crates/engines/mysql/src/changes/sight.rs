@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use godwit_model::{Error, Result, Table, TaskName, TableName, codes};
+use godwit_model::{Error, Result, Table, TableName, TaskName, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 

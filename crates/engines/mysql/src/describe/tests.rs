@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_model::{ColumnRule, Description, EndpointConfig, Feature, MapRule, Stage, Table, TableMapping, TableName, Task, Value, codes};
+use godwit_model::{ColumnRule, Description, Feature, MapRule, Stage, Table, TableMapping, TableName, Task, Value, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 

@@ -33,8 +33,7 @@ struct Lab {
 }
 
 /// A server of their own: settings and log are changed and removed.
-static SERVER: LazyLock<Option<MySqlServer>> =
-    LazyLock::new(|| MySqlServer::start(MySqlVersion::MariaDb10_11, &MySqlOptions::default()));
+static SERVER: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::start(MySqlVersion::MariaDb10_11, &MySqlOptions::default()));
 
 fn lab() -> Option<(String, u16)> {
     SERVER.as_ref().map(|server| ("127.0.0.1".to_owned(), server.port()))

@@ -1,6 +1,6 @@
 //! Positions that serve, and those that do not.
 
-use godwit_model::{LoadBlock, ReadSpec, Snapshot as _, TableMapping, Position, codes};
+use godwit_model::{LoadBlock, Position, ReadSpec, Snapshot as _, TableMapping, codes};
 use mysql_async::prelude::Queryable;
 
 use super::model::{Model, Reader};
