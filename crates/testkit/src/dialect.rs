@@ -54,9 +54,9 @@ impl Dialect {
         Dialect { schema: schema.to_owned(), int: "bigint", begin: "START TRANSACTION", same: "<=>", row: "", texts, storage: false }
     }
 
-    /// The name of its 64-bit integer.
-    pub fn int_type(&self) -> &'static str {
-        self.int
+    /// What a number is cast to, to be a 64-bit integer.
+    pub fn int_cast(&self) -> &'static str {
+        if self.row.is_empty() { "SIGNED" } else { self.int }
     }
 
     /// The table's name, quoted.

@@ -29,6 +29,8 @@ pub(crate) struct Server {
     /// As it says it itself.
     pub(crate) text: String,
     pub(crate) max_packet: usize,
+    /// Which server it is, by whatever name it was reached.
+    pub(crate) instance: String,
 }
 
 /// A checked endpoint.
@@ -92,9 +94,10 @@ impl Endpoint {
     }
 
     pub(crate) async fn ask(&self, conn: &mut Conn) -> Result<Server> {
-        let row: Option<(String, u64)> = conn.query_first("SELECT version(), @@max_allowed_packet").await.map_err(error::from_server)?;
-        let (text, packet) = row.ok_or_else(|| Error::internal("a server without a version"))?;
-        Server::parse(&text, packet)
+        let sql = "SELECT version(), @@max_allowed_packet, CONCAT_WS(' ', @@hostname, @@port, @@datadir)";
+        let row: Option<(String, u64, String)> = conn.query_first(sql).await.map_err(error::from_server)?;
+        let (text, packet, instance) = row.ok_or_else(|| Error::internal("a server without a version"))?;
+        Ok(Server { instance, ..Server::parse(&text, packet)? })
     }
 }
 
@@ -107,7 +110,7 @@ impl Server {
         let mut part = || parts.next().unwrap_or(0);
         let version = part() * 10_000 + part() * 100 + part();
         let max_packet = usize::try_from(packet).map_err(|_| Error::internal("a packet that does not fit"))?;
-        Ok(Server { flavor, version, text: text.to_owned(), max_packet })
+        Ok(Server { flavor, version, text: text.to_owned(), max_packet, instance: String::new() })
     }
 
     /// What `Capabilities::dialect` says: whose DDL and values it understands as they are.

@@ -178,7 +178,7 @@ pub(crate) fn capabilities(endpoint: &Endpoint, known: Option<&Server>) -> Capab
     Capabilities {
         dialect: "mysql",
         follows_unwritten: false,
-        identity: endpoint.display.clone(),
+        identity: known.map_or_else(|| endpoint.display.clone(), |server| format!("{}/{}", server.instance, endpoint.database)),
         version: known.map_or_else(|| "MySQL or MariaDB".to_owned(), |server| server.text.clone()),
     }
 }

@@ -42,6 +42,8 @@ fn unique_values_that_swap_in_one_transaction(pair: &Pair) {
             "COMMIT",
         ]);
     }
+    // what came before comes again and again
+    pair.source.run(&["INSERT INTO seat VALUES (4, 'last')"]);
     pair.await_same("SELECT id, place FROM seat");
     run.kill();
     pair.finish();
@@ -49,7 +51,7 @@ fn unique_values_that_swap_in_one_transaction(pair: &Pair) {
 
 fn keys_that_change(pair: &Pair) {
     pair.source.run(&[
-        "CREATE TABLE item (id INTEGER NOT NULL, part TEXT NOT NULL, name TEXT, PRIMARY KEY (id, part))",
+        "CREATE TABLE item (id INTEGER NOT NULL, part VARCHAR(50) NOT NULL, name TEXT, PRIMARY KEY (id, part))",
         "INSERT INTO item VALUES (1, 'a', 'one'), (2, 'b', 'two'), (3, 'c', 'three')",
     ]);
     let run = pair.running();
@@ -78,7 +80,7 @@ fn what_a_savepoint_takes_back_stays_away(pair: &Pair) {
         "UPDATE item SET name = 'gone' WHERE id = 1",
         "SAVEPOINT inner_one",
         "DELETE FROM item WHERE id = 2",
-        "RELEASE inner_one",
+        "RELEASE SAVEPOINT inner_one",
         "ROLLBACK TO SAVEPOINT outer_one",
         "UPDATE item SET name = 'after' WHERE id = 2",
         "COMMIT",

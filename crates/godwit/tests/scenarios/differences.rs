@@ -16,7 +16,7 @@ on_every_engine!(
 fn given(pair: &Pair) {
     pair.source.run(&[
         "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)",
-        "CREATE TABLE bill (code TEXT NOT NULL PRIMARY KEY, amount INTEGER)",
+        "CREATE TABLE bill (code VARCHAR(50) NOT NULL PRIMARY KEY, amount INTEGER)",
     ]);
     let items: Vec<String> = (1..=500).map(|id| format!("({id}, 'item {id}')")).collect();
     let bills: Vec<String> = (1..=500).map(|id| format!("('bill {id}', {id})")).collect();

@@ -32,6 +32,7 @@ mod kill_loop;
 mod large_objects;
 mod many;
 mod mapping;
+mod mysql;
 mod network;
 mod rights;
 mod schema_changes;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use godwit_testkit::servers::{Postgres, PostgresOptions};
+use godwit_testkit::servers::{MySqlVersion, Postgres, PostgresOptions};
 use tempfile::TempDir;
 
+use crate::mysql::MySqlDatabase;
 use crate::postgres::{PostgresDatabase, Server, Tier};
 use crate::process::{self, Circumstances, Ended, Godwit, PATIENCE, Stories};
 use crate::sqlite::SqliteFile;
@@ -55,6 +56,14 @@ impl Pair {
         let source = SqliteFile::create(&folder.path().join("source.db"));
         let target = SqliteFile::absent(&folder.path().join("target.db"));
         Some(Pair::of(name(), folder, Arc::new(source), Arc::new(target)))
+    }
+
+    /// From MariaDB 10.11 to 11.8, on servers that others use too.
+    pub fn mariadb() -> Option<Pair> {
+        let name = name();
+        let source = MySqlDatabase::on_shared(MySqlVersion::MariaDb10_11, &name)?;
+        let target = MySqlDatabase::on_shared(MySqlVersion::MariaDb11_8, &name)?;
+        Some(Pair::of(name, tempfile::tempdir().unwrap(), Arc::new(source), Arc::new(target)))
     }
 
     /// From PostgreSQL 15 to 18, on servers that others use too.
@@ -275,6 +284,9 @@ macro_rules! on_every_engine {
     ($($scenario:ident),* $(,)?) => {
         mod sqlite {
             $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::sqlite() { super::$scenario(&pair); } })*
+        }
+        mod mariadb {
+            $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::mariadb() { super::$scenario(&pair); } })*
         }
         mod postgres {
             $(#[test] fn $scenario() { if let Some(pair) = $crate::pair::Pair::postgres() { super::$scenario(&pair); } })*

@@ -17,7 +17,7 @@ pub fn statements(dialect: &Dialect, transaction: &NeutralTransaction) -> Vec<St
 /// One row of six 64-bit numbers, in the order of `Totals`. One statement, thus one snapshot in every engine.
 pub fn totals(dialect: &Dialect) -> String {
     let [a, b, c, journal] = ["accounts_a", "accounts_b", "accounts_c", "journal"].map(|table| dialect.name(table));
-    let int = dialect.int_type();
+    let int = dialect.int_cast();
     let sum = |what: &str| format!("CAST(COALESCE(SUM({what}), 0) AS {int})");
     format!(
         "SELECT accounts.*, journal.* FROM \

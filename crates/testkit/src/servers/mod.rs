@@ -30,6 +30,7 @@ pub use cache::{foreign, tool};
 pub use mysql::MySqlServer;
 pub use mysql_installation::MySqlVersion;
 pub use mysql_options::MySqlOptions;
+pub use mysql_query::MySqlSession;
 pub use pooler::Pooler;
 pub use postgres::Postgres;
 pub use postgres_options::PostgresOptions;

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::mysql_installation::{MySqlInstallation, MySqlVersion};
 use super::mysql_options::MySqlOptions;
+use super::mysql_query::MySqlSession;
 use super::processes::{self, ServerProcesses, Signal};
 use super::user::User;
 use super::watcher::Watcher;
@@ -131,6 +132,14 @@ impl MySqlServer {
     /// What the server says, or why it cannot be asked.
     pub fn attempt(&self, database: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
         mysql_query::run(self.port, database, sql)
+    }
+
+    /// A user's own connection, as `root`.
+    ///
+    /// # Errors
+    /// What the server says, or why it cannot be reached.
+    pub fn session(&self, database: &str) -> Result<MySqlSession, String> {
+        MySqlSession::open(self.port, database)
     }
 
     /// Adds an option (`name`, not `--name`) that is in force from the next start on; later ones win.

@@ -6,8 +6,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// With a database, in the present protocol, many statements at once, and with a named way to authenticate.
-const CAPABILITIES: u32 = 0x0000_0008 | 0x0000_0200 | 0x0000_2000 | 0x0000_8000 | 0x0001_0000 | 0x0002_0000 | 0x0008_0000;
+/// Rows that are found count as changed; with a database, in the present protocol, many statements at once, and with a named way to authenticate.
+const CAPABILITIES: u32 = 0x0000_0002 | 0x0000_0008 | 0x0000_0200 | 0x0000_2000 | 0x0000_8000 | 0x0001_0000 | 0x0002_0000 | 0x0008_0000;
 const UTF8MB4_GENERAL_CI: u8 = 45;
 const MAX_PACKET: u32 = 0x00ff_ffff;
 const QUERY: u8 = 3;
@@ -18,22 +18,38 @@ pub(super) type Rows = Vec<Vec<Option<String>>>;
 
 /// Runs statements in a session of their own and returns the rows of all of them, or what the server says.
 pub(super) fn run(port: u16, database: &str, sql: &str) -> Result<Rows, String> {
-    let mut session = Session::open(port, database)?;
-    session.number = 0;
-    session.send(&[&[QUERY], sql.as_bytes()])?;
-    let mut rows = Rows::new();
-    while session.read_result(&mut rows)? {}
-    Ok(rows)
+    Ok(MySqlSession::open(port, database)?.run(sql)?.rows)
 }
 
-struct Session {
+/// One user's connection.
+pub struct MySqlSession {
     stream: TcpStream,
     /// Of the next packet in this exchange.
     number: u8,
 }
 
-impl Session {
-    fn open(port: u16, database: &str) -> Result<Self, String> {
+/// What statements gave together.
+#[derive(Default)]
+pub struct Answer {
+    pub rows: Vec<Vec<Option<String>>>,
+    /// Rows found or changed.
+    pub touched: u64,
+}
+
+impl MySqlSession {
+    /// Runs statements, divided by semicolons.
+    ///
+    /// # Errors
+    /// What the server says; those before it are done.
+    pub fn run(&mut self, sql: &str) -> Result<Answer, String> {
+        self.number = 0;
+        self.send(&[&[QUERY], sql.as_bytes()])?;
+        let mut answer = Answer::default();
+        while self.read_result(&mut answer)? {}
+        Ok(answer)
+    }
+
+    pub(super) fn open(port: u16, database: &str) -> Result<Self, String> {
         let stream = TcpStream::connect(("127.0.0.1", port)).map_err(said)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(said)?;
         let mut session = Self { stream, number: 0 };
@@ -49,12 +65,13 @@ impl Session {
     }
 
     /// Whether there is another result behind this one.
-    fn read_result(&mut self, rows: &mut Rows) -> Result<bool, String> {
+    fn read_result(&mut self, answer: &mut Answer) -> Result<bool, String> {
         let head = self.receive()?;
         let mut rest = &head[..];
         let columns = length(&mut rest)?.ok_or("the server wants a file")?;
         if columns == 0 {
-            let (_changed, _inserted) = (length(&mut rest)?, length(&mut rest)?);
+            answer.touched += length(&mut rest)?.unwrap_or(0) as u64;
+            length(&mut rest)?;
             return Ok(status(rest)? & MORE_RESULTS != 0);
         }
         while !is_end(&self.receive()?) {} // descriptions of columns
@@ -63,7 +80,7 @@ impl Session {
             if is_end(&packet) {
                 return Ok(status(&packet[3..])? & MORE_RESULTS != 0);
             }
-            rows.push(row(&packet)?);
+            answer.rows.push(row(&packet)?);
         }
     }
 
