@@ -36,7 +36,7 @@ fn a_full_disk_under_the_change_log_loses_nothing(pair: &Pair) {
     run.wait_consistent();
     let hog = disk.0.join("hog");
     let _ = std::fs::write(&hog, vec![0; 8 << 20]); // as much as there is room for
-    let content = "y".repeat(100_000);
+    let content = "y".repeat(60_000);
     for id in 0..4 {
         pair.source.run(&[&format!("INSERT INTO item VALUES ({id}, '{content}')")]);
     }
