@@ -16,7 +16,7 @@ use crate::binlog::{Binlog, Event, decode};
 use crate::connect::{Endpoint, Purpose};
 use crate::gtid::GtidPosition;
 use crate::position::{Place, StoreMark};
-use crate::snapshot::{ConsistentSnapshot, LogPlace, Width};
+use crate::snapshot::{ConsistentSnapshot, LogPlace};
 use crate::{changes, error, marker, quote, snapshot};
 
 /// For XA transactions that are prepared to end.
@@ -73,8 +73,7 @@ async fn open_snapshot(endpoint: &Endpoint, mut asking: Conn, width: usize, stor
     loop {
         let counted = counted(&mut asking).await?;
         wait_for_prepared(&mut asking, began).await?;
-        // where users write too fast for several to agree, one is enough: the copy takes longer, and stays exact
-        let opened = ConsistentSnapshot::open(endpoint, Width { wanted: width, enough: 1 }).await?;
+        let opened = ConsistentSnapshot::open(endpoint, width).await?;
         let place = opened.place.as_ref().ok_or_else(says_no_place)?;
         let gtids = gtids_at(endpoint, &mut asking, place).await?;
         // one that was prepared before the snapshot's place may be committed by now

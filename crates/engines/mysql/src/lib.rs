@@ -2,6 +2,7 @@
 
 mod apply;
 mod binlog;
+mod cascades;
 mod catalog;
 mod changes;
 mod charset;
@@ -18,6 +19,7 @@ mod digest_tests;
 mod durability;
 mod error;
 mod establish;
+mod grants;
 mod gtid;
 #[cfg(test)]
 mod lab;
@@ -35,6 +37,7 @@ mod present;
 mod quote;
 mod read;
 mod renaming;
+mod rights;
 mod rows;
 mod script;
 mod seats;
@@ -58,6 +61,8 @@ mod writers;
 use std::sync::Arc;
 
 use godwit_model::{Result, Source, Target, Task};
+
+pub use grants::{grants_unasked, source_grants, target_grants};
 
 /// The task's source. Connects when it is first asked for something.
 pub fn source(task: &Task) -> Result<Arc<dyn Source>> {

@@ -13,8 +13,8 @@ use crate::changes::Changes;
 use crate::connect::{Endpoint, Purpose, Server, Sessions};
 use crate::digest::ServerExaminer;
 use crate::position::Place;
-use crate::snapshot::{ConsistentSnapshot, Width};
-use crate::{catalog, check, describe, establish, look, marker, rows, structure};
+use crate::snapshot::ConsistentSnapshot;
+use crate::{cascades, catalog, check, describe, establish, look, marker, rows, structure};
 
 pub(crate) struct MySqlSource {
     task: Task,
@@ -85,12 +85,13 @@ impl Source for MySqlSource {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let width = Width { wanted: self.width(), enough: self.width() };
-        let opened = self.placed(ConsistentSnapshot::open(&self.endpoint, width).await)?;
+        let opened = self.placed(ConsistentSnapshot::open(&self.endpoint, self.width()).await)?;
         Ok(Box::new(opened.snapshot.not_exact()))
     }
 
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        self.ask(async |conn, _| cascades::must_be_none(conn, &names).await).await?;
         Ok(Box::new(self.placed(Changes::open(&self.endpoint, &self.task.name, from, tables).await)?))
     }
 

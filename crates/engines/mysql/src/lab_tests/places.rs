@@ -3,7 +3,7 @@
 use godwit_model::{LoadBlock, Position, ReadSpec, Snapshot as _, TableMapping, codes};
 use mysql_async::prelude::Queryable;
 
-use super::model::{Model, Reader};
+use super::model::Reader;
 use super::{Lab, soon};
 use crate::changes::Changes;
 use crate::establish::establish;
