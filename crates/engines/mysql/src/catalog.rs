@@ -219,7 +219,7 @@ async fn columns(conn: &mut Conn, server: &Server, database: &str, names: &[&str
 }
 
 /// Members of an enum are written there with backslashes, whatever the session's mode is.
-fn type_name(declared: &[Piece], charset: Option<String>, collation: Option<String>) -> String {
+pub(crate) fn type_name(declared: &[Piece], charset: Option<String>, collation: Option<String>) -> String {
     let declared = tokens::written(declared);
     match (charset, collation) {
         (Some(charset), Some(collation)) => format!("{declared} CHARACTER SET {charset} COLLATE {collation}"),

@@ -9,8 +9,8 @@ use mysql_async::prelude::Queryable;
 use crate::connect::{Flavor, Server};
 use crate::durability::Durability;
 use crate::error::from_server;
-use crate::quote;
 use crate::values::Codec;
+use crate::{fitting, quote};
 
 /// Changes that are kept for less than this are gone before a person has read why a task stopped.
 const LEAST_KEPT: u64 = 24 * 3600;
@@ -200,6 +200,7 @@ pub(crate) async fn target(conn: &mut Conn, server: &Server, needs: &TargetNeeds
         findings.extend(folded(needs));
     }
     findings.extend(triggers(conn, needs).await?);
+    findings.extend(fitting::findings(conn, server, needs).await?);
     Ok(findings)
 }
 

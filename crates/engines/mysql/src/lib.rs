@@ -21,6 +21,7 @@ mod durability;
 mod error;
 mod establish;
 mod fingerprint;
+mod fitting;
 mod gtid;
 mod hex;
 #[cfg(test)]

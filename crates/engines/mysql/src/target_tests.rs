@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_model::{
-    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, EndpointConfig, Entry, Error,
+    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, EndpointConfig, Entry, Error, Existing,
     Group, Holder, Lease, LeaseRecord, LoadBlock, LogId, Mismatch, Position, Result, Row, RowBatch, RowReader, SchemaItem, Sequence,
-    SequenceValue, Severity, Stage, TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind, codes,
+    SequenceValue, Severity, Stage, TableMapping, TableName, TableWrite, Target, TargetNeeds, TaskName, Value, WriteKind, codes,
 };
 use godwit_testkit::servers::{MySqlOptions, MySqlServer, MySqlVersion};
 use mysql_async::Conn;
@@ -1050,6 +1050,66 @@ async fn an_entry_may_be_longer_than_half_a_message() {
     let error = lab.target.record(&lab.lease, &[entry("b", "1"), plan(17 << 20)]).await.unwrap_err();
     assert!(error.is(&codes::VALUE_TOO_LARGE), "{error}");
     assert!(lab.entries().await == [entry("a", "1"), plan(3 << 20)]);
+}
+
+/// Tables that a person made: the type at the target, that of the source, whether it holds its values.
+const HAND_MADE: [(&str, &str, bool); 13] = [
+    ("varchar(30) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", "varchar(20) CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci", true),
+    ("enum('😀','b','c') CHARACTER SET utf8mb4", "enum('😀','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", true),
+    ("bigint", "int(10) unsigned", true),
+    ("enum('b','a') CHARACTER SET utf8mb4", "enum('a','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("set('a')", "set('a','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("float", "double", false),
+    ("char(20) CHARACTER SET utf8mb4", "varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("binary(20)", "varbinary(20)", false),
+    ("datetime", "timestamp", false),
+    ("datetime(0)", "datetime(6)", false),
+    ("decimal(10,1)", "decimal(10,2)", false),
+    ("varchar(10) CHARACTER SET utf8mb4", "varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("int unsigned", "int(11)", false),
+];
+
+#[tokio::test]
+async fn a_table_that_would_change_values_is_refused() {
+    let mut lab = Lab::new("fits", &[]).await;
+    let mut mappings = Vec::new();
+    for (number, (made, wanted, _)) in HAND_MADE.iter().enumerate() {
+        lab.run(&format!("CREATE TABLE t{number} (id int PRIMARY KEY, v {made})")).await;
+        mappings.push(lab.mapping(&format!("t{number}"), &[("id", "int(11)"), ("v", wanted)], &[0], false));
+    }
+    let (ci, bin) = ("varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", TEXT);
+    lab.run(&format!("CREATE TABLE coarse (k {ci} PRIMARY KEY, v {ci}); CREATE TABLE aria (k int PRIMARY KEY) ENGINE = Aria; CREATE VIEW seen AS SELECT * FROM aria")).await;
+    mappings.push(lab.mapping("coarse", &[("k", bin), ("v", bin)], &[0], false));
+    mappings.push(lab.mapping("aria", &[("k", "int(11)")], &[0], false));
+    let mut refused = Vec::new();
+    for mapping in &mappings {
+        let row = vec![Value::Null; mapping.columns.len()];
+        let error = write_chunk(&lab, mapping, ChunkMode::Insert, &mut Given::new(vec![row.clone()])).await.unwrap_err();
+        let mut applier = lab.applier().await;
+        let applied = applier.apply(&Group { writes: vec![inserts(mapping, vec![row])], origin: String::new() }).await;
+        let is_refused = error.is(&codes::SCHEMA_MISMATCH);
+        assert_eq!(applied.is_err_and(|error| error.is(&codes::SCHEMA_MISMATCH)), is_refused, "{error}");
+        if is_refused {
+            assert_eq!(error.place(), Some(format!("table {}", mapping.target).as_str()));
+            refused.push(mapping.target.name.clone());
+        }
+    }
+    let unfit = HAND_MADE.iter().enumerate().filter(|(_, (_, _, fits))| !fits).map(|(number, _)| format!("t{number}"));
+    let expected: Vec<String> = unfit.chain(["coarse".to_owned(), "aria".to_owned()]).collect();
+    assert_eq!(refused, expected);
+    let seen = lab.mapping("seen", &[("k", "int(11)")], &[0], false);
+    let error = write_chunk(&lab, &seen, ChunkMode::Insert, &mut Given::new(vec![vec![int(1)]])).await.unwrap_err();
+    assert!(error.is(&codes::SCHEMA_MISMATCH), "{error}");
+    // the same before anything runs
+    let mut task = godwit_testkit::task::task("fits");
+    for (existing, found) in [(Existing::Append, expected), (Existing::Replace, Vec::new())] {
+        task.existing = existing;
+        let needs = TargetNeeds { task: &task, description: &Default::default(), mappings: &mappings };
+        let findings = lab.target.check(&needs).await.unwrap();
+        let blockers = findings.iter().filter(|finding| finding.severity == Severity::Blocker);
+        let told: Vec<String> = blockers.map(|finding| finding.what.split([' ', '.']).nth(2).unwrap().to_owned()).collect();
+        assert_eq!(told, found, "{findings:?}");
+    }
 }
 
 /// Without a claim, too: a session that waits for a lock is ended before the next one is taken.
