@@ -11,7 +11,7 @@ use crate::durability::Durability;
 use crate::error::from_server;
 use crate::rights::{self, Level, Rights};
 use crate::values::Codec;
-use crate::{cascades, quote};
+use crate::{cascades, fitting, quote};
 
 /// Changes that are kept for less than this are gone before a person has read why a task stopped.
 const LEAST_KEPT: u64 = 24 * 3600;
@@ -191,6 +191,7 @@ pub(crate) async fn target(conn: &mut Conn, server: &Server, needs: &TargetNeeds
         findings.extend(folded(needs));
     }
     findings.extend(triggers(conn, needs).await?);
+    findings.extend(fitting::findings(conn, server, needs).await?);
     Ok(findings)
 }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod binlog;
+mod capabilities;
 mod cascades;
 mod catalog;
 mod changes;
@@ -11,6 +12,7 @@ mod chunk;
 mod chunks;
 mod connect;
 mod created;
+mod cutting;
 mod ddl;
 mod describe;
 mod digest;
@@ -19,18 +21,23 @@ mod digest_tests;
 mod durability;
 mod error;
 mod establish;
+mod fingerprint;
+mod fitting;
 mod grants;
 mod gtid;
+mod hex;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod lab_tests;
 mod lease;
+mod ledger;
 mod logged;
 mod look;
 mod marker;
 mod members;
 mod numbers;
+mod own_tables;
 mod performing;
 mod position;
 mod present;
@@ -54,6 +61,7 @@ mod target;
 #[cfg(test)]
 mod target_tests;
 mod tokens;
+mod transaction;
 mod types;
 mod values;
 mod writers;

@@ -14,7 +14,7 @@ use crate::connect::{Endpoint, Purpose, Server, Sessions};
 use crate::digest::ServerExaminer;
 use crate::position::Place;
 use crate::snapshot::ConsistentSnapshot;
-use crate::{cascades, catalog, check, describe, establish, look, marker, rows, structure};
+use crate::{capabilities, cascades, catalog, check, describe, establish, look, marker, rows, structure};
 
 pub(crate) struct MySqlSource {
     task: Task,
@@ -67,7 +67,7 @@ impl MySqlSource {
 #[async_trait]
 impl Source for MySqlSource {
     fn capabilities(&self) -> Capabilities {
-        capabilities(&self.endpoint, self.known.get())
+        capabilities::of(&self.endpoint, self.known.get())
     }
 
     async fn check(&self, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
@@ -171,15 +171,5 @@ impl Source for MySqlSource {
 
     fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
         Ok(Place::parse(look)?.shows(&Place::parse(commit)?))
-    }
-}
-
-/// One dialect: what one family of servers cannot make of the other's, `adapt` takes out.
-pub(crate) fn capabilities(endpoint: &Endpoint, known: Option<&Server>) -> Capabilities {
-    Capabilities {
-        dialect: "mysql",
-        follows_unwritten: false,
-        identity: known.map_or_else(|| endpoint.display.clone(), |server| format!("{}/{}", server.instance, endpoint.database)),
-        version: known.map_or_else(|| "MySQL or MariaDB".to_owned(), |server| server.text.clone()),
     }
 }
