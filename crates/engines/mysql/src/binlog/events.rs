@@ -1,8 +1,7 @@
 //! Which event is which.
 //!
 //! Types are those of the log's format version 4, with MariaDB's own from 160 on. An event that is not known is an error,
-//! unless its header says that a replica may ignore it. Events that only another one gives a meaning (numbers and variables
-//! of a statement that is logged as text) are `Attached`: what matters is the statement.
+//! unless its header says that a replica may ignore it.
 
 use std::borrow::Cow;
 
@@ -45,9 +44,7 @@ pub(crate) enum Event<'a> {
     XaPrepare,
     TableMap(TableMap<'a>),
     Rows(RowsEvent<'a>),
-    /// Part of a statement that is logged as text.
-    Attached,
-    /// Says nothing of rows.
+    /// Says nothing of rows by itself.
     Silent,
     /// The server says that changes are missing in its log.
     Incident,
@@ -101,8 +98,8 @@ pub(crate) fn decode(header: Header, body: &[u8]) -> Result<Event<'_>> {
         169 => rows(RowsKind::Insert, RowsForm::V2Compressed)?,
         170 => rows(RowsKind::Update, RowsForm::V2Compressed)?,
         171 => rows(RowsKind::Delete, RowsForm::V2Compressed)?,
-        // a number, a random seed, a variable; a file's block, and the beginning of one
-        5 | 13 | 14 | 9 | 17 => Event::Attached,
+        // what gives a statement that follows its meaning: a number, a random seed, a variable, a file's blocks
+        5 | 13 | 14 | 9 | 17 => Event::Silent,
         // the text of LOAD DATA INFILE: a statement
         18 => Event::Query(load_query(body)?),
         // the server stops; annotation, checkpoint, beginning of encryption (what follows is sent in clear)

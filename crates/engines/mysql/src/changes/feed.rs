@@ -115,7 +115,7 @@ impl Reading {
             }
             Event::Incident => Err(Error::new(&codes::OUT_OF_SIGHT, "the source says that changes are missing in its log (an incident)")
                 .remedy("run with --resync")),
-            Event::FormatDescription | Event::Rotate | Event::GtidList(_) | Event::Attached | Event::Silent => Ok(()),
+            Event::FormatDescription | Event::Rotate | Event::GtidList(_) | Event::Silent => Ok(()),
         }
     }
 
