@@ -131,7 +131,7 @@ async fn counted_in_file(endpoint: &Endpoint, file: &str, place: u64) -> Result<
             Event::Rotate | Event::Heartbeat => return Err(past(file, place)),
             _ => {}
         }
-        match u64::from(raw.header().end).cmp(&place) {
+        match raw.header().end.cmp(&place) {
             Ordering::Less => {}
             Ordering::Equal => return Ok(Some(gtids)),
             Ordering::Greater => return Err(past(file, place)),

@@ -29,6 +29,7 @@ mod look;
 mod marker;
 mod members;
 mod numbers;
+mod patience;
 mod performing;
 mod position;
 mod present;

@@ -25,8 +25,8 @@ pub(crate) struct Header {
     pub(crate) kind: u8,
     /// That wrote it first.
     pub(crate) server: u32,
-    /// Where the event ends in its file; 0 for one that is in no file. Files of more than 4 GiB are beyond it.
-    pub(crate) end: u32,
+    /// Where the event ends in its file; 0 for one that is in no file.
+    pub(crate) end: u64,
     pub(crate) flags: u16,
 }
 

@@ -15,7 +15,7 @@ mod table_map;
 pub(crate) use column::{DECIMAL_DIGITS, LoggedType, decimal_length, is_number, kind, length_width};
 pub(crate) use events::{Event, GtidEvent, Header, Query, decode};
 pub(crate) use rows::{Image, RowsEvent, RowsKind};
-pub(crate) use stream::Binlog;
+pub(crate) use stream::{Binlog, Raw};
 pub(crate) use table_map::{LoggedTable, Metadata, TableMap};
 
 /// Of the log, never of a row's value.

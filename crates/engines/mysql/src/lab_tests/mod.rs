@@ -1,5 +1,6 @@
 //! The stream and its places against a real MariaDB.
 
+mod damage;
 mod history;
 mod model;
 mod places;
