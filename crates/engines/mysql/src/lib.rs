@@ -32,6 +32,7 @@ mod numbers;
 mod patience;
 mod performing;
 mod position;
+mod prepared;
 mod present;
 mod quote;
 mod read;

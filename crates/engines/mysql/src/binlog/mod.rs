@@ -13,7 +13,7 @@ mod stream;
 mod table_map;
 
 pub(crate) use column::{DECIMAL_DIGITS, LoggedType, decimal_length, is_number, kind, length_width};
-pub(crate) use events::{Event, GtidEvent, Header, Query, decode};
+pub(crate) use events::{Event, GtidEvent, Header, Query, decode, xa};
 pub(crate) use rows::{Image, RowsEvent, RowsKind};
 pub(crate) use stream::{Binlog, Raw};
 pub(crate) use table_map::{LoggedTable, Metadata, TableMap};

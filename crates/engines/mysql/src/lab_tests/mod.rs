@@ -3,6 +3,7 @@
 mod damage;
 mod history;
 mod model;
+mod opening;
 mod places;
 mod second_reader;
 mod shapes;

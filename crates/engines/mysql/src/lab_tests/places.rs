@@ -3,7 +3,7 @@
 use godwit_model::{LoadBlock, Position, ReadSpec, Snapshot as _, TableMapping, codes};
 use mysql_async::prelude::Queryable;
 
-use super::model::{Model, Reader};
+use super::model::Reader;
 use super::{Lab, soon};
 use crate::changes::Changes;
 use crate::establish::establish;
@@ -67,6 +67,22 @@ async fn a_position_of_another_store_is_refused() {
     // as a person writes it: the store's mark comes to it
     let known = establish(&lab.endpoint, &lab.task, 1, Some(&Position::from(place.gtids.to_string()))).await.unwrap();
     assert_eq!(known.position, place.position());
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn a_source_that_has_nothing_of_godwits_any_more_lost_the_position() {
+    let Some(lab) = Lab::open("removed").await else { return };
+    lab.run(&[TABLE]).await;
+    let tables = [lab.table("t").await];
+    for removed in ["DROP TABLE godwit.marker", "DROP DATABASE godwit", "DELETE FROM godwit.marker"] {
+        let position = lab.here().await;
+        lab.run(&[removed]).await;
+        let error = establish(&lab.endpoint, &lab.task, 1, Some(&position)).await.err().unwrap();
+        assert!(error.is(&codes::POSITION_LOST), "{removed}: {error}");
+        let error = Changes::open(&lab.endpoint, &lab.task.name, &position, &tables).await.err().unwrap();
+        assert!(error.is(&codes::POSITION_LOST), "{removed}: {error}");
+    }
     lab.close().await;
 }
 
