@@ -10,9 +10,10 @@ use std::io::Write as _;
 use bytes::Bytes;
 use godwit_model::{Error, Result, Value, codes};
 
+use crate::binlog::LoggedType;
 use crate::charset::Charset;
 use crate::hex;
-use crate::logged::{self, Logged, LoggedType};
+use crate::logged::{self, Logged};
 use crate::types::Kind;
 
 /// Longer text than this is not looked up in an index: no key of InnoDB takes it.

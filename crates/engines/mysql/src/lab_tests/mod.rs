@@ -1,8 +1,11 @@
 //! The stream and its places against a real MariaDB.
 
+mod damage;
 mod history;
 mod model;
+mod opening;
 mod places;
+mod second_reader;
 mod shapes;
 mod statements;
 
@@ -35,26 +38,30 @@ struct Lab {
 /// A server of their own: settings and log are changed and removed.
 static SERVER: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::start(MySqlVersion::MariaDb10_11, &MySqlOptions::default()));
 
-fn lab() -> Option<(String, u16)> {
-    SERVER.as_ref().map(|server| ("127.0.0.1".to_owned(), server.port()))
+fn endpoint(port: u16) -> Endpoint {
+    let config = EndpointConfig {
+        engine: "mysql".into(),
+        host: "127.0.0.1".into(),
+        port: Some(port),
+        user: Some("root".into()),
+        password: None,
+        database: String::new(),
+        tls: godwit_model::Tls::default(),
+        options: Vec::new(),
+    };
+    Endpoint::new(&config).unwrap()
 }
 
 impl Lab {
     /// With a database of its own, of a name that the log never had.
     async fn open(name: &str) -> Option<Lab> {
-        let (host, port) = lab()?;
+        let server = SERVER.as_ref()?;
+        Some(Lab::on(server, name).await)
+    }
+
+    async fn on(server: &MySqlServer, name: &str) -> Lab {
         let alone = ALONE.lock().await;
-        let config = EndpointConfig {
-            engine: "mysql".into(),
-            host,
-            port: Some(port),
-            user: Some("root".into()),
-            password: None,
-            database: String::new(),
-            tls: godwit_model::Tls::default(),
-            options: Vec::new(),
-        };
-        let endpoint = Endpoint::new(&config).unwrap();
+        let endpoint = endpoint(server.port());
         let database = format!("b_{name}_{:08x}", fastrand::u32(..));
         let lab = Lab { endpoint, task: godwit_testkit::task::task(name), database, _alone: alone };
         lab.run(&[
@@ -62,7 +69,7 @@ impl Lab {
             &format!("CREATE DATABASE {} CHARACTER SET utf8mb4", lab.database),
         ])
         .await;
-        Some(lab)
+        lab
     }
 
     /// A session in the lab's database.

@@ -71,6 +71,22 @@ async fn a_position_of_another_store_is_refused() {
 }
 
 #[tokio::test]
+async fn a_source_that_has_nothing_of_godwits_any_more_lost_the_position() {
+    let Some(lab) = Lab::open("removed").await else { return };
+    lab.run(&[TABLE]).await;
+    let tables = [lab.table("t").await];
+    for removed in ["DROP TABLE godwit.marker", "DROP DATABASE godwit", "DELETE FROM godwit.marker"] {
+        let position = lab.here().await;
+        lab.run(&[removed]).await;
+        let error = establish(&lab.endpoint, &lab.task, 1, Some(&position)).await.err().unwrap();
+        assert!(error.is(&codes::POSITION_LOST), "{removed}: {error}");
+        let error = Changes::open(&lab.endpoint, &lab.task.name, &position, &tables).await.err().unwrap();
+        assert!(error.is(&codes::POSITION_LOST), "{removed}: {error}");
+    }
+    lab.close().await;
+}
+
+#[tokio::test]
 async fn a_stream_of_nothing_tells_how_far_it_is() {
     let Some(lab) = Lab::open("idle").await else { return };
     lab.run(&[TABLE, "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
