@@ -157,8 +157,13 @@ impl Streamed {
         image
     }
 
+    /// What an inserted row's image leaves out is what the column's default gave. Which default that was the log does not say,
+    /// and another table's may be another.
     fn insert(&self, new: Image, batch: &mut ChangeBatch) -> Result<()> {
-        self.must_tell_key(&new)?;
+        if let Some(place) = new.iter().position(|value| !value.is_known()) {
+            let column = self.layout.columns.get(place).map_or("", |column| column.name.as_str());
+            return Err(silent(format!("the log has an inserted row and does not say what column `{column}` holds")));
+        }
         batch.push_insert(self.layout.id, new);
         Ok(())
     }
@@ -198,12 +203,14 @@ impl Streamed {
         if is_told {
             return Ok(());
         }
-        Err(Error::new(
-            &codes::OUT_OF_SIGHT,
-            "the log has a change of a row and does not say of which: its image lacks a column that identifies it",
-        )
-        .remedy("set binlog_row_image to FULL at the source, for all its sessions, then run with --resync"))
+        Err(silent("the log has a change of a row and does not say of which: its image lacks a column that identifies it"))
     }
+}
+
+/// An image that lacks what must be in it.
+fn silent(what: impl Into<String>) -> Error {
+    Error::new(&codes::OUT_OF_SIGHT, what)
+        .remedy("set binlog_row_image to FULL at the source, end the sessions that began before; then run with --resync")
 }
 
 fn only(mut image: Image, places: &[usize]) -> Image {
