@@ -80,7 +80,9 @@ async fn open_snapshot(endpoint: &Endpoint, mut asking: Conn, width: usize, stor
         // one that was prepared before the snapshot's place may be committed by now
         let is_quiet = prepared(&mut asking).await?.is_empty() && self::counted(&mut asking).await? == counted;
         match gtids {
-            Some(gtids) if is_quiet => return Ok(Founded { position: Place { gtids, store }.position(), snapshot: Some(opened.snapshot) }),
+            Some(gtids) if is_quiet => {
+                return Ok(Founded { position: Place { gtids, store, last: None }.position(), snapshot: Some(opened.snapshot) });
+            }
             _ if began.elapsed() > LIMIT => return Err(never_quiet("go on without a pause")),
             _ => {}
         }
@@ -112,7 +114,7 @@ pub(crate) async fn look(endpoint: &Endpoint) -> Result<Option<Seen>> {
     let (conn, place) = snapshot::one(endpoint).await?;
     let place = place.ok_or_else(says_no_place)?;
     let Some(gtids) = gtids_at(endpoint, &mut asking, &place).await? else { return Ok(None) };
-    Ok(Some(Seen { position: Place { gtids, store: None }.position(), conn }))
+    Ok(Some(Seen { position: Place { gtids, store: None, last: None }.position(), conn }))
 }
 
 /// The same by reading the file as a replica does. The server's own function gives NULL where an event before the place is

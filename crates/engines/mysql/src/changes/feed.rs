@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use godwit_model::{Captured, ChangeStream, Error, LayoutId, Micros, Position, Result, Table, TableName, TaskName, codes};
 
+use super::beginning::{self, sum_of};
 use super::sight;
 use super::tables::{Streamed, Tables, ddl_stopped};
 use super::transaction::{Transaction, announce};
@@ -17,7 +18,7 @@ use crate::binlog::{Binlog, Event, GtidEvent, Header, LoggedType, Query, RowsEve
 use crate::connect::{Endpoint, Purpose};
 use crate::gtid::Gtid;
 use crate::marker::MarkerTable;
-use crate::position::Place;
+use crate::position::{Place, ServerSum};
 use crate::statement::Statement;
 
 /// A stream that passes much of no interest says this often how far it is.
@@ -36,6 +37,7 @@ struct Reading {
     markers: MarkerTable,
     /// The end of the last transaction.
     place: Place,
+    server: ServerSum,
     transaction: Option<Transaction>,
     /// The tables whose rows may follow, by the log's number.
     mapped: HashMap<u64, Mapped>,
@@ -56,7 +58,7 @@ impl Changes {
     pub(crate) async fn open(endpoint: &Endpoint, task: &TaskName, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
         let place = Place::parse(from)?;
         let mut conn = endpoint.connect(Purpose::Read).await?;
-        sight::must_hold(endpoint, &mut conn, task, &place).await?;
+        let server = sight::must_hold(endpoint, &mut conn, task, &place).await?;
         let sight = sight::look(&mut conn, tables).await?;
         let tables = Tables::new(tables, &sight)?;
         let log = Binlog::open(endpoint, &place.gtids).await?;
@@ -64,6 +66,7 @@ impl Changes {
             tables,
             markers: MarkerTable::of(task),
             place,
+            server: sum_of(&server),
             transaction: None,
             mapped: HashMap::new(),
             announced: Vec::new(),
@@ -103,8 +106,12 @@ impl ChangeStream for Changes {
 
 impl Reading {
     fn take(&mut self, header: Header, body: &[u8]) -> Result<()> {
-        match decode(header, body)? {
-            Event::Gtid(event) => self.begin(event),
+        let event = decode(header, body)?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.beginning.take(header, body, &event);
+        }
+        match event {
+            Event::Gtid(event) => self.begin(event, beginning::Reader::new(header, body)),
             Event::TableMap(map) => self.map(&map),
             Event::Rows(rows) => self.rows(&rows),
             Event::Query(query) => self.statement(header, &query),
@@ -120,7 +127,7 @@ impl Reading {
         }
     }
 
-    fn begin(&mut self, event: GtidEvent) -> Result<()> {
+    fn begin(&mut self, event: GtidEvent, beginning: beginning::Reader) -> Result<()> {
         if let Some(mut unfinished) = self.transaction.take() {
             // the server was killed while it wrote it; it is not in the server either
             let gtid = unfinished.event.gtid;
@@ -132,7 +139,7 @@ impl Reading {
             return Err(undecodable(format!("the source's log holds {} behind {last}: its order is not that of its numbers", event.gtid))
                 .remedy("set gtid_strict_mode = ON at the source, and let each of its own masters have a domain; then run with --resync"));
         }
-        self.transaction = Some(Transaction::new(event));
+        self.transaction = Some(Transaction::new(event, beginning));
         Ok(())
     }
 
@@ -261,7 +268,7 @@ impl Reading {
             self.pass(&transaction);
             return Ok(());
         }
-        self.place.gtids.add(transaction.event.gtid);
+        self.place.pass(transaction.event.gtid, transaction.beginning.read(), self.server);
         self.mapped.clear();
         let time = Micros(i64::from(header.time) * 1_000_000);
         transaction.commit(self.place.position(), time, &mut self.queue);
@@ -272,7 +279,7 @@ impl Reading {
     /// Behind a transaction that nobody wants to hear of.
     fn pass(&mut self, transaction: &Transaction) {
         self.mapped.clear();
-        self.place.gtids.add(transaction.event.gtid);
+        self.place.pass(transaction.event.gtid, transaction.beginning.read(), self.server);
         self.has_passed = true;
         if self.told.elapsed() >= TELL_AFTER {
             self.tell_passed();

@@ -7,7 +7,8 @@ use godwit_model::{Error, Result, Table, TableName, TaskName, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::connect::{Endpoint, Flavor};
+use super::beginning;
+use crate::connect::{Endpoint, Flavor, Server};
 use crate::gtid::GtidPosition;
 use crate::marker;
 use crate::position::{Place, StoreMark};
@@ -75,10 +76,10 @@ pub(crate) async fn store_mark(conn: &mut Conn) -> Result<Option<StoreMark>> {
     Ok(text.as_deref().and_then(StoreMark::parse))
 }
 
-/// Refuses a server that is not the one the position was taken on, or whose log ends before it. That the log still begins
-/// before it is for the server itself to say, when it is asked to send it.
-pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<()> {
-    must_log_rows(endpoint, conn).await?;
+/// Refuses a server that is not the one the position was taken on, or whose log ends before it or is another one. That the
+/// log still begins before it is for the server itself to say, when it is asked to send it.
+pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<Server> {
+    let server = must_log_rows(endpoint, conn).await?;
     let placed = |error: Error| error.at_least_at(|| endpoint.display.clone());
     if place.store.is_some() && store_mark(conn).await? != place.store {
         return Err(placed(
@@ -97,17 +98,18 @@ pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskN
     }
     let end: Option<String> = conn.query_first("SELECT @@gtid_binlog_pos").await.map_err(error::from_server)?;
     let end = GtidPosition::parse(&end.unwrap_or_default()).ok_or_else(|| Error::internal("a server's position that cannot be read"))?;
-    match place.gtids.ahead_of(&end) {
-        None => Ok(()),
-        Some(gtid) => Err(placed(
+    if let Some(gtid) = place.gtids.ahead_of(&end) {
+        return Err(placed(
             Error::new(&codes::SOURCE_CHANGED, format!("the source's log ends before the position: {gtid} is not in it, its end is {end}"))
                 .remedy("name the server that the position was taken on; if it was restored from a backup, run with --resync"),
-        )),
+        ));
     }
+    beginning::must_be_there(endpoint, place, &server).await.map_err(placed)?;
+    Ok(server)
 }
 
 /// A log is there, and new sessions log rows. Sessions may still say otherwise: the stream sees what they log.
-pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Result<()> {
+pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Result<Server> {
     let server = endpoint.ask(conn).await?;
     if server.flavor != Flavor::MariaDb {
         return Err(
@@ -118,7 +120,7 @@ pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Resul
     let (logs, format) = row.unwrap_or_default();
     let lack = match (logs, format.as_str()) {
         (false, _) => "the server writes no binary log",
-        (true, "ROW") => return Ok(()),
+        (true, "ROW") => return Ok(server),
         (true, _) => "the server logs statements instead of rows",
     };
     Err(Error::new(&codes::SETTING_UNSUITABLE, lack)

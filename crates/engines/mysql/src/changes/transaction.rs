@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use godwit_model::{Captured, Change, ChangeBatch, Error, Layout, Marker, Micros, Position, Result, Value, codes};
 
+use super::beginning;
 use crate::binlog::{GtidEvent, undecodable};
 
 /// One piece of a transaction: bounds what a stream holds, together with the size of the largest event.
@@ -19,6 +20,7 @@ const MOST_SAVEPOINTS: usize = 100_000;
 
 pub(super) struct Transaction {
     pub(super) event: GtidEvent,
+    pub(super) beginning: beginning::Reader,
     batch: ChangeBatch,
     /// Of what is in the batch.
     weight: usize,
@@ -77,9 +79,10 @@ fn folded(name: &str) -> String {
 }
 
 impl Transaction {
-    pub(super) fn new(event: GtidEvent) -> Self {
+    pub(super) fn new(event: GtidEvent, beginning: beginning::Reader) -> Self {
         Transaction {
             event,
+            beginning,
             batch: ChangeBatch::default(),
             weight: 0,
             markers: Vec::new(),

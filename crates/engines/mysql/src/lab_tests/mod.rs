@@ -39,22 +39,29 @@ fn lab() -> Option<(String, u16)> {
     SERVER.as_ref().map(|server| ("127.0.0.1".to_owned(), server.port()))
 }
 
+fn endpoint(host: String, port: u16) -> Endpoint {
+    let config = EndpointConfig {
+        engine: "mysql".into(),
+        host,
+        port: Some(port),
+        user: Some("root".into()),
+        password: None,
+        database: String::new(),
+        tls: godwit_model::Tls::default(),
+        options: Vec::new(),
+    };
+    Endpoint::new(&config).unwrap()
+}
+
 impl Lab {
     /// With a database of its own, of a name that the log never had.
     async fn open(name: &str) -> Option<Lab> {
         let (host, port) = lab()?;
+        Some(Self::at(endpoint(host, port), name).await)
+    }
+
+    async fn at(endpoint: Endpoint, name: &str) -> Lab {
         let alone = ALONE.lock().await;
-        let config = EndpointConfig {
-            engine: "mysql".into(),
-            host,
-            port: Some(port),
-            user: Some("root".into()),
-            password: None,
-            database: String::new(),
-            tls: godwit_model::Tls::default(),
-            options: Vec::new(),
-        };
-        let endpoint = Endpoint::new(&config).unwrap();
         let database = format!("b_{name}_{:08x}", fastrand::u32(..));
         let lab = Lab { endpoint, task: godwit_testkit::task::task(name), database, _alone: alone };
         lab.run(&[
@@ -62,7 +69,7 @@ impl Lab {
             &format!("CREATE DATABASE {} CHARACTER SET utf8mb4", lab.database),
         ])
         .await;
-        Some(lab)
+        lab
     }
 
     /// A session in the lab's database.
