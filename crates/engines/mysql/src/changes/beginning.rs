@@ -2,10 +2,11 @@
 
 use godwit_model::{Error, Result, codes};
 
-use crate::binlog::{Binlog, Event, Header, decode};
+use crate::binlog::{Binlog, Event, GtidEvent, Header, decode};
 use crate::connect::{Endpoint, Server};
 use crate::gtid::Gtid;
 use crate::position::{Beginning, Last, Place, ServerSum};
+use crate::statement::Statement;
 
 /// Reads a beginning while the transaction's events come by.
 pub(super) struct Reader {
@@ -60,30 +61,36 @@ pub(super) async fn must_be_there(endpoint: &Endpoint, place: &Place, server: &S
     find(log, *gtid, last, server).await
 }
 
-/// The first transaction of the domain that comes. Of other domains some may lie before it where a promoted replica is asked.
-/// It may be one that a server which was killed did not finish; then its number is given again.
+/// The first transaction of the domain that comes, to its end. Of other domains some may lie before it where a promoted
+/// replica is asked. It may be one that a server which was killed did not finish: then its number is given again.
 async fn find(mut log: Binlog, gtid: Gtid, last: &Last, server: ServerSum) -> Result<()> {
-    let mut reader: Option<Reader> = None;
+    let mut under_way: Option<(GtidEvent, Reader)> = None;
     loop {
         let raw = log.next().await?;
         let (header, body) = (raw.header(), raw.body());
         match decode(header, body)? {
-            Event::Gtid(event) if event.gtid.domain != gtid.domain => reader = None,
+            Event::Gtid(event) if event.gtid.domain != gtid.domain => under_way = None,
             Event::Gtid(event) if event.gtid != gtid => return Err(another(&gtid)),
-            Event::Gtid(_) => reader = Some(Reader::new(header, body)),
-            Event::Heartbeat if reader.is_some() => return Err(another(&gtid)),
+            Event::Gtid(event) => under_way = Some((event, Reader::new(header, body))),
             // there is nothing more for now
+            Event::Heartbeat if under_way.is_some() => return Err(another(&gtid)),
             Event::Heartbeat => return Err(Error::new(&codes::RETRYABLE, format!("the source does not send {gtid}"))),
             event => {
-                let is_found = reader.as_mut().is_some_and(|reader| {
-                    reader.take(header, body, &event);
-                    reader.is_whole && last.is(reader.read(), server)
-                });
-                if is_found {
-                    return Ok(());
+                let Some((begun, reader)) = &mut under_way else { continue };
+                reader.take(header, body, &event);
+                if ends(begun, &event) {
+                    return if last.is(reader.read(), server) { Ok(()) } else { Err(another(&gtid)) };
                 }
             }
         }
+    }
+}
+
+fn ends(begun: &GtidEvent, event: &Event<'_>) -> bool {
+    match event {
+        Event::Xid | Event::XaPrepare => true,
+        Event::Query(query) => begun.standalone || matches!(Statement::read(query), Statement::Commit | Statement::Rollback),
+        _ => false,
     }
 }
 

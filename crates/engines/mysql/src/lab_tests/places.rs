@@ -251,3 +251,27 @@ async fn a_promoted_replica_is_the_same_store() {
     let other = positions[0].to_string().replace(":1000000000:", ":1000000001:");
     is_refused(&lab, &Position::from(other)).await;
 }
+
+/// A crash of the machine costs the log its end, here the last event of the last transaction; its number is given again.
+#[tokio::test]
+async fn a_transaction_that_lost_its_end_was_not_read() {
+    let Some(server) = MySqlServer::start(MySqlVersion::MariaDb10_11, &MySqlOptions::default()) else { return };
+    let lab = Lab::at(endpoint("127.0.0.1".to_owned(), server.port()), "torn").await;
+    lab.run(&[TABLE]).await;
+    let from = lab.here().await;
+    lab.run(&["INSERT INTO t VALUES (1, 'a')"]).await;
+    let positions = passed(&lab, &from).await;
+    server.kill();
+    let newest = std::fs::read_dir(server.data_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let newest = newest.filter(|path| path.to_string_lossy().contains("/bin.0")).max().unwrap();
+    let log = std::fs::OpenOptions::new().write(true).open(newest).unwrap();
+    let (head, number, checksum) = (19, 8, 4);
+    log.set_len(log.metadata().unwrap().len() - (head + number + checksum)).unwrap();
+    server.restart();
+    lab.run(&["INSERT INTO t VALUES (2, 'b')"]).await;
+    is_refused(&lab, &positions[1]).await;
+    let tables = [lab.table("t").await];
+    let marker = lab.mark("behind").await;
+    let told = Reader::new(lab.stream(&positions[0], &tables).await).until(&marker).await.unwrap();
+    assert_eq!(told.iter().map(|transaction| transaction.changes.len()).collect::<Vec<_>>(), [1, 0]);
+}
