@@ -86,7 +86,9 @@ async fn open_snapshot(endpoint: &Endpoint, mut asking: Conn, width: usize, stor
         // one that was prepared before the snapshot's place may be committed by now
         let is_quiet = prepared::names(&mut asking).await?.is_empty() && prepared::counted(&mut asking).await? == counted;
         match gtids {
-            Some(gtids) if is_quiet => return Ok(Founded { position: Place { gtids, store }.position(), snapshot: Some(opened.snapshot) }),
+            Some(gtids) if is_quiet => {
+                return Ok(Founded { position: Place { gtids, store, last: None }.position(), snapshot: Some(opened.snapshot) });
+            }
             _ => waiting.must_go_on("go on without a pause")?,
         }
     }
@@ -124,7 +126,7 @@ pub(crate) async fn look(endpoint: &Endpoint) -> Result<Option<Seen>> {
         let place = place.ok_or_else(says_no_place)?;
         let Some(gtids) = gtids_at(endpoint, &mut asking, &place).await? else { return Ok(None) };
         let Some(unseen) = given.ahead_of(&gtids) else {
-            return Ok(Some(Seen { position: Place { gtids, store: None }.position(), conn }));
+            return Ok(Some(Seen { position: Place { gtids, store: None, last: None }.position(), conn }));
         };
         if began.elapsed() > LIMIT {
             return Err(never_shown(unseen));

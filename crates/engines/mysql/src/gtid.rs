@@ -4,7 +4,6 @@
 //! sequences ascend in the order of the log (`gtid_strict_mode` sees to it; a stream refuses a log where they do not), so that
 //! the domain and the sequence say which of two comes first. MySQL's sets of intervals are another type, beside this one.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -18,7 +17,7 @@ pub(crate) struct Gtid {
 }
 
 impl Gtid {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('-');
         let gtid = Gtid { domain: number(parts.next()?)?, server: number(parts.next()?)?, sequence: number(parts.next()?)? };
         parts.next().is_none().then_some(gtid)
@@ -62,6 +61,16 @@ impl GtidPosition {
         self.0.insert(gtid.domain, gtid);
     }
 
+    /// The position that was behind `before` in its domain. Of sequence 0 no transaction is: then nothing of the domain is.
+    pub(crate) fn back_to(&self, before: Gtid) -> Self {
+        let mut earlier = self.clone();
+        match before.sequence {
+            0 => drop(earlier.0.remove(&before.domain)),
+            _ => earlier.add(before),
+        }
+        earlier
+    }
+
     /// Whether that transaction lies at or before this position.
     pub(crate) fn covers(&self, gtid: &Gtid) -> bool {
         self.last(gtid.domain).is_some_and(|last| last.sequence >= gtid.sequence)
@@ -74,16 +83,6 @@ impl GtidPosition {
     /// The first transaction of this position that lies behind `other`.
     pub(crate) fn ahead_of(&self, other: &GtidPosition) -> Option<&Gtid> {
         self.0.values().find(|gtid| !other.covers(gtid))
-    }
-
-    /// None: each has a domain that is further than the other's.
-    pub(crate) fn compare(&self, other: &GtidPosition) -> Option<Ordering> {
-        match (self.ahead_of(other).is_some(), other.ahead_of(self).is_some()) {
-            (false, false) => Some(Ordering::Equal),
-            (false, true) => Some(Ordering::Less),
-            (true, false) => Some(Ordering::Greater),
-            (true, true) => None,
-        }
     }
 }
 
@@ -121,14 +120,12 @@ mod tests {
         let mut at = position("0-1-5,1-2-3");
         assert!(at.covers(&Gtid { domain: 0, server: 9, sequence: 5 }) && !at.covers(&Gtid { domain: 0, server: 1, sequence: 6 }));
         assert!(!at.covers(&Gtid { domain: 7, server: 1, sequence: 1 }));
-        let before = at.clone();
         at.add(Gtid { domain: 0, server: 7, sequence: 6 });
         assert_eq!(at.to_string(), "0-7-6,1-2-3");
-        assert_eq!(before.compare(&at), Some(Ordering::Less));
-        assert_eq!(at.compare(&before), Some(Ordering::Greater));
-        assert_eq!(at.compare(&position("0-1-5,1-2-4")), None);
-        assert_eq!(at.compare(&at.clone()), Some(Ordering::Equal));
-        assert_eq!(position("").compare(&at), Some(Ordering::Less));
+        assert_eq!(at.ahead_of(&position("0-1-6,1-2-2")).unwrap().to_string(), "1-2-3");
+        assert_eq!(at.ahead_of(&position("0-1-6,1-2-3")), None);
+        assert_eq!(at.back_to(Gtid { domain: 0, server: 1, sequence: 5 }).to_string(), "0-1-5,1-2-3");
+        assert_eq!(at.back_to(Gtid { domain: 1, server: 0, sequence: 0 }).to_string(), "0-7-6");
     }
 
     proptest! {

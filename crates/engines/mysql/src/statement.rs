@@ -24,14 +24,16 @@ pub(crate) enum Statement {
     Tables(Vec<TableName>),
     /// All tables of a database are gone, or may be.
     Database(String),
-    /// Rows were changed, by a statement instead of row by row. All names it mentions.
-    Rows(Vec<String>),
+    /// Rows were changed, by a statement instead of row by row. Of which tables the statement does not tell: those that it
+    /// names may be views or have triggers, and functions that it calls change others.
+    Rows,
     /// Nothing that changes a table's rows or columns.
     Harmless,
     Unclear,
 }
 
 impl Statement {
+    /// A name in it whose characters are not known holds `UNKNOWN` in their place.
     pub(crate) fn read(query: &Query<'_>) -> Self {
         let (Some(sql), Ok(database)) = (text(query), std::str::from_utf8(query.database)) else { return Statement::Unclear };
         let Some(tokens) = tokens(&sql, query.sql_mode) else { return Statement::Unclear };
@@ -39,8 +41,12 @@ impl Statement {
     }
 }
 
-/// Numbers of collations of latin1, and of utf8mb3 and utf8mb4, as `information_schema.COLLATIONS` has them. Above 2047
-/// are MariaDB's newer ones of utf8mb3 and utf8mb4 (with utf16 between them, which no client speaks).
+/// Stands for what is not ASCII and cannot be told.
+pub(crate) const UNKNOWN: char = char::REPLACEMENT_CHARACTER;
+
+/// Numbers of collations, by their character sets, as `information_schema.COLLATIONS` has them: latin1; utf8mb3 and utf8mb4;
+/// big5, sjis, gbk and cp932. Above 2047 are MariaDB's newer ones of utf8mb3 and utf8mb4 (with utf16 between them, which no
+/// client speaks).
 fn is_latin1(client: u16) -> bool {
     matches!(client, 5 | 8 | 15 | 31 | 47 | 48 | 49 | 94 | 1032 | 1071)
 }
@@ -50,16 +56,23 @@ fn is_utf8(client: u16) -> bool {
         33 | 45 | 46 | 76 | 83 | 192..=247 | 255..=323 | 576..=578 | 608..=610 | 1057 | 1069 | 1070 | 1107 | 1216 | 1238 | 1248 | 1270 | 2048..)
 }
 
+/// The second byte of a character may be one that is a quote or a backslash elsewhere; or it is not known which set it is.
+fn may_hide_quotes(client: u16) -> bool {
+    matches!(client & 1023, 0 | 1 | 13 | 28 | 84 | 87 | 88 | 95 | 96 | 248..=250)
+}
+
 /// The statement as its client wrote it. What is ASCII alone is the same in every character set that clients may have.
 fn text<'a>(query: &'a Query<'_>) -> Option<Cow<'a, str>> {
-    match std::str::from_utf8(&query.sql) {
-        Ok(sql) if sql.is_ascii() || is_utf8(query.client) => Some(Cow::Borrowed(sql)),
-        // from 0x80 to 0x9F stands what latin1 itself does not have
-        _ if is_latin1(query.client) && !query.sql.iter().any(|byte| (0x80..0xA0).contains(byte)) => {
-            Some(query.sql.iter().map(|byte| char::from(*byte)).collect())
-        }
-        _ => None,
+    if query.sql.is_ascii() || is_utf8(query.client) {
+        return Some(String::from_utf8_lossy(&query.sql));
     }
+    if may_hide_quotes(query.client) {
+        return None;
+    }
+    let is_known = |byte: &u8| byte.is_ascii() || is_latin1(query.client) && *byte > 0xA0;
+    // latin1's 0xA0 is a blank to the server, and below it stand characters of another order than Unicode's
+    let character = |byte: &u8| if is_known(byte) { char::from(*byte) } else { UNKNOWN };
+    Some(query.sql.iter().map(character).collect())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +95,7 @@ fn tokens(sql: &str, sql_mode: u64) -> Option<Vec<Token>> {
     let mut executed = false;
     while let Some(first) = rest.chars().next() {
         let (token, after) = match first {
-            c if c.is_whitespace() || c == '\0' => (None, &rest[c.len_utf8()..]),
+            c if is_blank(c) || c == '\0' => (None, &rest[1..]),
             '#' => (None, rest.split_once('\n').map_or("", |(_, after)| after)),
             '-' if is_dash_comment(rest) => (None, rest.split_once('\n').map_or("", |(_, after)| after)),
             '/' if rest.starts_with("/*") => match executable(rest) {
@@ -111,12 +124,17 @@ fn tokens(sql: &str, sql_mode: u64) -> Option<Vec<Token>> {
     (!executed).then_some(found)
 }
 
+/// To the server a blank of Unicode's is a part of a name.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
+}
+
 fn is_of_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii() && !c.is_whitespace()
+    c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
 }
 
 fn is_dash_comment(rest: &str) -> bool {
-    rest.strip_prefix("--").is_some_and(|after| after.chars().next().is_none_or(|c| c.is_whitespace() || c.is_control()))
+    rest.strip_prefix("--").is_some_and(|after| after.chars().next().is_none_or(|c| is_blank(c) || c.is_ascii_control()))
 }
 
 /// The code in a comment that servers execute, `/*!50100 .. */` and MariaDB's `/*M! .. */`; whether this server's version did
@@ -222,7 +240,7 @@ impl Words<'_> {
     fn statement(&mut self) -> Option<Statement> {
         // a statement in parentheses begins with a query
         if self.tokens.first() == Some(&Token::Symbol('(')) {
-            return Some(Statement::Unclear);
+            return Some(Statement::Rows);
         }
         Some(match self.next_word()?.as_str() {
             "BEGIN" => self.nothing_but(&["WORK"], Statement::Begin)?,
@@ -245,10 +263,15 @@ impl Words<'_> {
                 if is_of_tables { Statement::Tables(self.tables()?) } else { Statement::Harmless }
             }
             "SET" => self.set()?,
-            "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" => Statement::Rows(self.names()),
-            "RELEASE" | "ANALYZE" | "OPTIMIZE" | "CHECK" | "GRANT" | "REVOKE" | "FLUSH" | "INSTALL" | "UNINSTALL" | "RESET" | "PURGE"
-            | "CHANGE" | "USE" | "KILL" | "SHUTDOWN" | "SIGNAL" => Statement::Harmless,
-            // what a query, a call or a function does cannot be read here: SELECT, CALL, DO, WITH, EXECUTE ..
+            "ANALYZE" => {
+                self.accept_any(&["NO_WRITE_TO_BINLOG", "LOCAL"]);
+                // ANALYZE of a statement executes it
+                if self.accept_any(&["TABLE", "TABLES"]) { Statement::Harmless } else { Statement::Rows }
+            }
+            // queries, calls and expressions are logged where a function or a procedure changes rows
+            "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH" | "SELECT" | "VALUES" | "CALL" | "DO" => Statement::Rows,
+            "RELEASE" | "OPTIMIZE" | "CHECK" | "GRANT" | "REVOKE" | "FLUSH" | "INSTALL" | "UNINSTALL" | "RESET" | "PURGE" | "CHANGE"
+            | "USE" | "KILL" | "SHUTDOWN" | "SIGNAL" => Statement::Harmless,
             _ => Statement::Unclear,
         })
     }
@@ -309,8 +332,10 @@ impl Words<'_> {
     fn create(&mut self) -> Option<Statement> {
         let (object, replaces, temporary) = self.object()?;
         Some(match object.as_str() {
+            "TABLE" if self.has_query() => Statement::Rows,
             _ if temporary => Statement::Harmless,
-            "TABLE" => {
+            // a sequence may take the place of a table too
+            "TABLE" | "SEQUENCE" => {
                 self.if_exists()?;
                 let table = self.table()?;
                 // a table that is there already is left as it is
@@ -324,6 +349,18 @@ impl Words<'_> {
             }
             _ => Statement::Harmless,
         })
+    }
+
+    /// Whether the table is made of a query, which may call functions. Where rows are logged, such a table is logged as an
+    /// empty one, and then its rows.
+    fn has_query(&self) -> bool {
+        let is_query = |pair: &[Token]| match pair {
+            [Token::Word(word), after] => {
+                word.eq_ignore_ascii_case("SELECT") || word.eq_ignore_ascii_case("VALUES") && *after == Token::Symbol('(')
+            }
+            _ => false,
+        };
+        self.tokens.windows(2).any(is_query)
     }
 
     /// `[IF [NOT] EXISTS] name [USING type] ON table`.
@@ -447,14 +484,6 @@ impl Words<'_> {
             self.skip();
         }
     }
-
-    fn names(&self) -> Vec<String> {
-        let name = |token: &Token| match token {
-            Token::Word(name) | Token::Name(name) => Some(name.clone()),
-            Token::Text | Token::Symbol(_) => None,
-        };
-        self.tokens.iter().filter_map(name).collect()
-    }
 }
 
 #[cfg(test)]
@@ -502,6 +531,7 @@ mod tests {
             "DROP TABLE IF EXISTS `t` /* generated by server */",
             "drop table t wait 10",
             "CREATE OR REPLACE TABLE t (a int)",
+            "CREATE OR REPLACE SEQUENCE t START WITH 7",
             "CREATE UNIQUE INDEX IF NOT EXISTS i USING BTREE ON t (a)",
             "CREATE INDEX `on` ON t (a)",
             "DROP INDEX i ON t",
@@ -530,6 +560,9 @@ mod tests {
         for sql in [
             "CREATE TABLE t (a int)",
             "CREATE TABLE IF NOT EXISTS t LIKE u",
+            "CREATE TABLE t (a int DEFAULT 1, `select` int) PARTITION BY LIST (a) (PARTITION p VALUES IN (1, 2))",
+            "CREATE SEQUENCE IF NOT EXISTS t",
+            "CREATE OR REPLACE TEMPORARY SEQUENCE t",
             "CREATE TEMPORARY TABLE t (a int)",
             "DROP TEMPORARY TABLE IF EXISTS `t` /* generated by server */",
             "DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`",
@@ -541,6 +574,8 @@ mod tests {
             "CREATE USER 'a'@'%' IDENTIFIED BY 'x'",
             "GRANT ALL ON shop.t TO 'a'@'%'",
             "ANALYZE TABLE t",
+            "ANALYZE NO_WRITE_TO_BINLOG TABLES t, u",
+            "analyze local table t PERSISTENT FOR ALL",
             "OPTIMIZE TABLE t",
             "FLUSH TABLES",
             "SET PASSWORD FOR 'a'@'%' = 'x'",
@@ -552,11 +587,27 @@ mod tests {
 
     #[test]
     fn rows_that_are_changed_by_statements() {
-        let Statement::Rows(names) = read("INSERT INTO `t` SELECT * FROM shop.u WHERE a = 'v'") else { panic!("rows") };
-        assert!(names.contains(&"t".to_owned()) && names.contains(&"u".to_owned()) && !names.contains(&"v".to_owned()));
-        for sql in
-            ["CALL p()", "SELECT f()", "WITH x AS (SELECT 1) UPDATE t SET a = 1", "(SELECT 1)", "FROBNICATE t", "", "ALTER t", "DROP TABLE"]
-        {
+        for sql in [
+            "INSERT INTO `t` SELECT * FROM shop.u",
+            "/* hello */ update u set a = 1",
+            "SET STATEMENT max_statement_time = 1 FOR DELETE FROM u",
+            "REPLACE u VALUES (1)",
+            "LOAD DATA INFILE 'x' INTO TABLE u",
+            "CALL p()",
+            "DO f()",
+            "SELECT f()",
+            "VALUES (f())",
+            "WITH x AS (SELECT 1) UPDATE t SET a = 1",
+            "(SELECT f())",
+            "ANALYZE UPDATE t SET a = 1",
+            "ANALYZE FORMAT=JSON DELETE FROM t",
+            "CREATE TABLE u AS SELECT f()",
+            "CREATE TABLE u (a INT) REPLACE SELECT f()",
+            "CREATE TEMPORARY TABLE u AS VALUES (f())",
+        ] {
+            assert_eq!(read(sql), Statement::Rows, "{sql}");
+        }
+        for sql in ["FROBNICATE t", "", "ALTER t", "DROP TABLE"] {
             assert_eq!(read(sql), Statement::Unclear, "{sql}");
         }
     }
@@ -572,11 +623,24 @@ mod tests {
 
     #[test]
     fn names_are_of_the_clients_character_set() {
+        let by = |client: u16, sql: &[u8]| Statement::read(&query(sql, 0, client));
         assert_eq!(read("DROP TABLE ünï"), tables(&["ünï"]));
-        assert_eq!(Statement::read(&query(b"DROP TABLE \xFCn\xEF", 0, 8)), tables(&["ünï"]));
+        assert_eq!(by(8, b"DROP TABLE \xFCn\xEF"), tables(&["ünï"]));
+        assert_eq!(by(8, b"DROP TABLE \x80x"), tables(&["\u{FFFD}x"]));
+        // cp1251, latin2, ujis
+        assert_eq!(by(51, b"ALTER TABLE t COMMENT '\xC7\xE0'"), tables(&["t"]));
+        assert_eq!(by(9, b"DROP TABLE `\xE8 x`"), tables(&["\u{FFFD} x"]));
+        assert_eq!(by(1036, b"DROP TABLE \xA4\xA2"), tables(&["\u{FFFD}\u{FFFD}"]));
+        assert_eq!(by(45, b"DROP TABLE t /* \xFF */"), tables(&["t"]));
         // sjis: its second bytes may be quotes
-        assert_eq!(Statement::read(&query(b"DROP TABLE `\x83\x60`", 0, 13)), Statement::Unclear);
-        assert_eq!(Statement::read(&query(b"DROP TABLE t", 0, 13)), tables(&["t"]));
+        assert_eq!(by(13, b"DROP TABLE `\x83\x60`"), Statement::Unclear);
+        assert_eq!(by(13, b"DROP TABLE t"), tables(&["t"]));
+    }
+
+    #[test]
+    fn blanks_are_the_servers_own() {
+        assert_eq!(read("DROP\tTABLE\u{b}t\u{3000}u"), tables(&["t\u{3000}u"]));
+        assert_eq!(Statement::read(&query(b"DROP TABLE t\xA0", 0, 8)), tables(&["t\u{FFFD}"]));
     }
 
     proptest! {

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use godwit_model::{Captured, ChangeStream, Error, LayoutId, Micros, Position, Result, Table, TableName, TaskName, codes};
 
+use super::beginning::{self, sum_of};
 use super::sight;
 use super::tables::{Streamed, Tables, ddl_stopped};
 use super::transaction::{Transaction, announce};
 use crate::binlog::{Binlog, Event, GtidEvent, Header, LoggedType, Query, Raw, RowsEvent, TableMap, decode, undecodable};
 use crate::connect::{Endpoint, Purpose};
+use crate::gtid::Gtid;
 use crate::marker::MarkerTable;
 use crate::patience::answered;
-use crate::position::Place;
+use crate::position::{Place, ServerSum};
 use crate::statement::Statement;
 
 /// What the client may keep of tables before the log is asked for anew.
@@ -43,6 +45,7 @@ struct Reading {
     markers: MarkerTable,
     /// The end of the last transaction.
     place: Place,
+    server: ServerSum,
     transaction: Option<Transaction>,
     /// The tables whose rows may follow, by the log's number.
     mapped: HashMap<u64, Mapped>,
@@ -63,7 +66,7 @@ impl Changes {
     pub(crate) async fn open(endpoint: &Endpoint, task: &TaskName, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
         let place = Place::parse(from)?;
         let mut conn = answered(endpoint.connect(Purpose::Read)).await?;
-        answered(sight::must_hold(endpoint, &mut conn, task, &place)).await?;
+        let server = answered(sight::must_hold(endpoint, &mut conn, task, &place)).await?;
         let sight = answered(sight::look(&mut conn, tables)).await?;
         let tables = Tables::new(tables, &sight)?;
         let log = Binlog::open(endpoint, &place.gtids).await?;
@@ -71,6 +74,7 @@ impl Changes {
             tables,
             markers: MarkerTable::of(task),
             place,
+            server: sum_of(&server),
             transaction: None,
             mapped: HashMap::new(),
             announced: Vec::new(),
@@ -126,8 +130,12 @@ impl ChangeStream for Changes {
 
 impl Reading {
     fn take(&mut self, header: Header, body: &[u8]) -> Result<()> {
-        match decode(header, body)? {
-            Event::Gtid(event) => self.begin(event),
+        let event = decode(header, body)?;
+        if let Some(transaction) = &mut self.transaction {
+            transaction.beginning.take(header, body, &event);
+        }
+        match event {
+            Event::Gtid(event) => self.begin(event, beginning::Reader::new(header, body)),
             Event::TableMap(map) => self.map(&map),
             Event::Rows(rows) => self.rows(&rows),
             Event::Query(query) => self.statement(header, &query),
@@ -143,9 +151,11 @@ impl Reading {
         }
     }
 
-    fn begin(&mut self, event: GtidEvent) -> Result<()> {
+    fn begin(&mut self, event: GtidEvent, beginning: beginning::Reader) -> Result<()> {
         if let Some(mut unfinished) = self.transaction.take() {
             // the server was killed while it wrote it; it is not in the server either
+            let gtid = unfinished.event.gtid;
+            tracing::warn!(%gtid, "the source's log holds a transaction without an end, which is left out");
             unfinished.forget_all()?;
         }
         if self.place.gtids.covers(&event.gtid) {
@@ -153,12 +163,12 @@ impl Reading {
             return Err(undecodable(format!("the source's log holds {} behind {last}: its order is not that of its numbers", event.gtid))
                 .remedy("set gtid_strict_mode = ON at the source, and let each of its own masters have a domain; then run with --resync"));
         }
-        self.transaction = Some(Transaction::new(event));
+        self.transaction = Some(Transaction::new(event, beginning));
         Ok(())
     }
 
     fn under_way(&mut self) -> Result<&mut Transaction> {
-        self.transaction.as_mut().ok_or_else(|| undecodable("the source's log holds changes that belong to no transaction with a GTID"))
+        self.transaction.as_mut().ok_or_else(no_transaction)
     }
 
     fn map(&mut self, map: &TableMap<'_>) -> Result<()> {
@@ -180,10 +190,7 @@ impl Reading {
     }
 
     fn rows(&mut self, rows: &RowsEvent<'_>) -> Result<()> {
-        let transaction = self
-            .transaction
-            .as_mut()
-            .ok_or_else(|| undecodable("the source's log holds changes that belong to no transaction with a GTID"))?;
+        let transaction = self.transaction.as_mut().ok_or_else(no_transaction)?;
         match self.mapped.get(&rows.table_id) {
             Some(Mapped::Other) => {}
             Some(Mapped::Markers { columns }) => {
@@ -232,7 +239,11 @@ impl Reading {
 
     fn statement(&mut self, header: Header, query: &Query<'_>) -> Result<()> {
         let event = self.under_way()?.event;
-        match Statement::read(query) {
+        let statement = Statement::read(query);
+        if self.may_be_of_selected(&statement) {
+            return Err(unclear(&event.gtid));
+        }
+        match statement {
             Statement::Begin | Statement::Harmless => {}
             Statement::Commit if self.under_way()?.has_changes() => return Err(without_transaction()),
             Statement::Commit => return self.end(header),
@@ -240,7 +251,7 @@ impl Reading {
                 self.under_way()?.forget_all()?;
                 return self.end(header);
             }
-            Statement::Savepoint(name) => self.under_way()?.savepoint(name)?,
+            Statement::Savepoint(name) => self.under_way()?.savepoint(&name),
             Statement::RollbackTo(name) => self.under_way()?.back_to(&name)?,
             // what one holds that is committed elsewhere was refused where it was prepared
             Statement::Xa => {}
@@ -251,14 +262,21 @@ impl Reading {
                     return Err(ddl_stopped(table, format!("the database `{name}` was dropped")));
                 }
             }
-            Statement::Rows(names) => {
-                if let Some(table) = self.tables.called(&names) {
-                    return Err(logged_as_statement(table));
-                }
-            }
-            Statement::Unclear => return Err(unclear()),
+            Statement::Rows => return Err(logged_as_statement(&event.gtid)),
+            Statement::Unclear => return Err(unclear(&event.gtid)),
         }
         if event.standalone { self.end(header) } else { Ok(()) }
+    }
+
+    /// Whether it is of a table or database whose name is not known in full.
+    fn may_be_of_selected(&self, statement: &Statement) -> bool {
+        let may_be = |name: &TableName| self.tables.may_be(&name.schema, Some(&name.name));
+        match statement {
+            Statement::Truncate(name) => may_be(name),
+            Statement::Tables(names) => names.iter().any(may_be),
+            Statement::Database(name) => self.tables.may_be(name, None),
+            _ => false,
+        }
     }
 
     fn must_be_others(&self, names: &[TableName]) -> Result<()> {
@@ -279,36 +297,32 @@ impl Reading {
     }
 
     fn prepared(&mut self) -> Result<()> {
-        let transaction = self.under_way()?;
+        let transaction = self.transaction.take().ok_or_else(no_transaction)?;
         if transaction.has_changes() {
             return Err(xa());
         }
-        let event = transaction.event;
-        self.pass(event);
+        self.pass(&transaction);
         Ok(())
     }
 
     fn end(&mut self, header: Header) -> Result<()> {
         let transaction = self.transaction.take().ok_or_else(|| undecodable("the source's log ends a transaction that did not begin"))?;
-        let event = transaction.event;
-        let mut place = self.place.clone();
-        place.gtids.add(event.gtid);
-        let time = Micros(i64::from(header.time) * 1_000_000);
-        if transaction.commit(place.position(), time, &mut self.queue) {
-            self.place = place;
-            self.mapped.clear();
-            (self.has_passed, self.told) = (false, Instant::now());
-        } else {
-            self.pass(event);
+        if !transaction.is_of_interest() {
+            self.pass(&transaction);
+            return Ok(());
         }
+        self.place.pass(transaction.event.gtid, transaction.beginning.read(), self.server);
+        self.mapped.clear();
+        let time = Micros(i64::from(header.time) * 1_000_000);
+        transaction.commit(self.place.position(), time, &mut self.queue);
+        (self.has_passed, self.told) = (false, Instant::now());
         Ok(())
     }
 
     /// Behind a transaction that nobody wants to hear of.
-    fn pass(&mut self, event: GtidEvent) {
-        self.transaction = None;
+    fn pass(&mut self, transaction: &Transaction) {
         self.mapped.clear();
-        self.place.gtids.add(event.gtid);
+        self.place.pass(transaction.event.gtid, transaction.beginning.read(), self.server);
         self.has_passed = true;
         if self.told.elapsed() >= TELL_AFTER {
             self.tell_passed();
@@ -326,11 +340,15 @@ impl Reading {
 /// The number of no table: servers end a statement with it that changed nothing that is logged.
 const DUMMY_TABLE: u64 = 0xFF_FFFF;
 
-/// Such groups end with a COMMIT as text, others with an event that engines with transactions are asked for. The GTID's own
-/// flag does not tell: a transaction that also changes a table without transactions lacks it too.
+/// Such groups end with a COMMIT as text, others with an event that engines of two phases are asked for. InnoDB's changes have
+/// one too where their transaction also changed an Aria table (seen on 10.11): then log and table are not committed as one,
+/// and a crash may come in between. The GTID's own flag does not tell: a transaction that also changes a table without
+/// transactions lacks it too.
 fn without_transaction() -> Error {
-    undecodable("the source's log holds changes of a selected table that were made without a transaction")
-        .remedy("make the selected tables InnoDB tables; then run with --resync")
+    undecodable("the source's log holds changes of a selected table that were not committed together with the log")
+        .remedy(
+            "make the selected tables InnoDB tables, and the Aria tables that change in the same transactions too; then run with --resync",
+        )
         .effect("everything before these changes was taken over, nothing of them")
 }
 
@@ -340,15 +358,20 @@ fn xa() -> Error {
         .effect("everything before this transaction was taken over, nothing of it")
 }
 
-fn logged_as_statement(table: &TableName) -> Error {
-    Error::new(&codes::OUT_OF_SIGHT, "a statement that names the table is in the log as text, and not the rows that it changed")
-        .at(format!("table {table}"))
-        .remedy("set binlog_format = ROW for all sessions of the source; then run with --resync")
+fn no_transaction() -> Error {
+    undecodable("the source's log holds changes that belong to no transaction with a GTID")
+}
+
+fn logged_as_statement(gtid: &Gtid) -> Error {
+    Error::new(&codes::OUT_OF_SIGHT, "a statement that changes rows is in the source's log as text, and not the rows that it changed")
+        .at(format!("transaction {gtid}"))
+        .remedy("end the sessions that began before binlog_format was set to ROW, and let none set another; then run with --resync")
         .effect("everything before this transaction was taken over, nothing of it")
 }
 
-fn unclear() -> Error {
-    Error::new(&codes::OUT_OF_SIGHT, "the source's log holds a statement as text that may have changed the selected tables")
-        .remedy("set binlog_format = ROW for all sessions of the source; then run with --resync")
+fn unclear(gtid: &Gtid) -> Error {
+    Error::new(&codes::OUT_OF_SIGHT, "the source's log holds a statement as text of which it cannot be told what it does to the tables")
+        .at(format!("transaction {gtid}"))
+        .remedy("let clients that speak big5, cp932, gbk or sjis use utf8mb4; then run with --resync")
         .effect("everything before this transaction was taken over, nothing of it")
 }

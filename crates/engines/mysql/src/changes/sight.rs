@@ -7,7 +7,8 @@ use godwit_model::{Error, Result, Table, TableName, TaskName, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::connect::{Endpoint, Flavor};
+use super::beginning;
+use crate::connect::{Endpoint, Flavor, Server};
 use crate::gtid::GtidPosition;
 use crate::marker;
 use crate::position::{Place, StoreMark};
@@ -75,10 +76,10 @@ pub(crate) async fn store_mark(conn: &mut Conn) -> Result<Option<StoreMark>> {
     Ok(text.as_deref().and_then(StoreMark::parse))
 }
 
-/// Refuses a server that is not the one the position was taken on, or whose log ends before it. That the log still begins
-/// before it is for the server itself to say, when it is asked to send it.
-pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<()> {
-    must_log_rows(endpoint, conn).await?;
+/// Refuses a server that is not the one the position was taken on, or whose log ends before it or is another one. That the
+/// log still begins before it is for the server itself to say, when it is asked to send it.
+pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<Server> {
+    let server = must_log_rows(endpoint, conn).await?;
     let placed = |error: Error| error.at_least_at(|| endpoint.display.clone());
     let mark = store_mark(conn).await?;
     if place.store.is_some() && mark.is_some() && mark != place.store {
@@ -105,7 +106,8 @@ pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskN
                 ),
         ));
     }
-    Ok(())
+    beginning::must_be_there(endpoint, place, &server).await.map_err(placed)?;
+    Ok(server)
 }
 
 /// How far the log goes. A transaction is in it, and sent to replicas, before others see its rows.
@@ -115,7 +117,7 @@ pub(crate) async fn end_of_log(conn: &mut Conn) -> Result<GtidPosition> {
 }
 
 /// A log is there, and new sessions log rows. Sessions may still say otherwise: the stream sees what they log.
-pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Result<()> {
+pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Result<Server> {
     let server = endpoint.ask(conn).await?;
     if server.flavor != Flavor::MariaDb {
         return Err(
@@ -126,7 +128,7 @@ pub(crate) async fn must_log_rows(endpoint: &Endpoint, conn: &mut Conn) -> Resul
     let (logs, format) = row.unwrap_or_default();
     let lack = match (logs, format.as_str()) {
         (false, _) => "the server writes no binary log",
-        (true, "ROW") => return Ok(()),
+        (true, "ROW") => return Ok(server),
         (true, _) => "the server logs statements instead of rows",
     };
     Err(Error::new(&codes::SETTING_UNSUITABLE, lack)

@@ -13,6 +13,7 @@ use godwit_model::{ChangeBatch, Error, Layout, LayoutColumn, LayoutId, Result, T
 use super::agree;
 use super::sight::Sight;
 use crate::binlog::{Image, LoggedTable, LoggedType, RowsEvent, RowsKind, kind};
+use crate::statement::UNKNOWN;
 use crate::types::Kind;
 use crate::values::Codec;
 
@@ -64,10 +65,18 @@ impl Tables {
         self.by_name.values().map(|streamed| &streamed.layout.table).find(|table| same(&table.schema))
     }
 
-    /// A selected table of such a name, in whatever database.
-    pub(super) fn called(&self, names: &[String]) -> Option<&TableName> {
-        let is_named = |table: &&TableName| names.iter().any(|name| name.to_lowercase() == table.name.to_lowercase());
-        self.by_name.values().map(|streamed| &streamed.layout.table).find(is_named)
+    /// Whether a name that holds characters which are not known may be a selected table's, or its database's (then `name` is
+    /// None). It is none that is all ASCII.
+    pub(super) fn may_be(&self, database: &str, name: Option<&str>) -> bool {
+        if !database.contains(UNKNOWN) && !name.is_some_and(|name| name.contains(UNKNOWN)) {
+            return false;
+        }
+        let fits = |logged: &str, own: &str| match logged.contains(UNKNOWN) {
+            true => !own.is_ascii(),
+            false => logged.to_lowercase() == own.to_lowercase(),
+        };
+        let is_it = |table: &TableName| fits(database, &table.schema) && name.is_none_or(|name| fits(name, &table.name));
+        self.by_name.values().any(|streamed| is_it(&streamed.layout.table))
     }
 }
 
@@ -157,8 +166,13 @@ impl Streamed {
         image
     }
 
+    /// What an inserted row's image leaves out is what the column's default gave. Which default that was the log does not say,
+    /// and another table's may be another.
     fn insert(&self, new: Image, batch: &mut ChangeBatch) -> Result<()> {
-        self.must_tell_key(&new)?;
+        if let Some(place) = new.iter().position(|value| !value.is_known()) {
+            let column = self.layout.columns.get(place).map_or("", |column| column.name.as_str());
+            return Err(silent(format!("the log has an inserted row and does not say what column `{column}` holds")));
+        }
         batch.push_insert(self.layout.id, new);
         Ok(())
     }
@@ -198,12 +212,14 @@ impl Streamed {
         if is_told {
             return Ok(());
         }
-        Err(Error::new(
-            &codes::OUT_OF_SIGHT,
-            "the log has a change of a row and does not say of which: its image lacks a column that identifies it",
-        )
-        .remedy("set binlog_row_image to FULL at the source, for all its sessions, then run with --resync"))
+        Err(silent("the log has a change of a row and does not say of which: its image lacks a column that identifies it"))
     }
+}
+
+/// An image that lacks what must be in it.
+fn silent(what: impl Into<String>) -> Error {
+    Error::new(&codes::OUT_OF_SIGHT, what)
+        .remedy("set binlog_row_image to FULL at the source, end the sessions that began before; then run with --resync")
 }
 
 fn only(mut image: Image, places: &[usize]) -> Image {

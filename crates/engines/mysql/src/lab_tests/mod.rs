@@ -60,8 +60,11 @@ impl Lab {
     }
 
     async fn on(server: &MySqlServer, name: &str) -> Lab {
+        Lab::at(endpoint(server.port()), name).await
+    }
+
+    async fn at(endpoint: Endpoint, name: &str) -> Lab {
         let alone = ALONE.lock().await;
-        let endpoint = endpoint(server.port());
         let database = format!("b_{name}_{:08x}", fastrand::u32(..));
         let lab = Lab { endpoint, task: godwit_testkit::task::task(name), database, _alone: alone };
         lab.run(&[

@@ -44,14 +44,14 @@ async fn computed_and_hidden_columns_shift_nothing() {
 }
 
 #[tokio::test]
-async fn a_column_that_is_not_logged_is_absent() {
+async fn a_column_that_an_update_does_not_log_is_absent() {
     let Some(lab) = Lab::open("absent").await else { return };
     lab.run(&["CREATE TABLE t (id INT PRIMARY KEY, a INT DEFAULT 7, b VARCHAR(10), c TEXT)"]).await;
     let tables = [lab.table("t").await];
     let from = lab.here().await;
     lab.run(&[
-        "SET SESSION binlog_row_image = MINIMAL",
         "INSERT INTO t (id) VALUES (1)",
+        "SET SESSION binlog_row_image = MINIMAL",
         "UPDATE t SET b = NULL, c = NULL, a = 8 WHERE id = 1",
         "UPDATE t SET b = 'x' WHERE id = 1",
         "UPDATE t SET id = 2 WHERE id = 1",
@@ -61,11 +61,27 @@ async fn a_column_that_is_not_logged_is_absent() {
     let told = Reader::new(lab.stream(&from, &tables).await).until(&marker).await.unwrap();
     let changes: Vec<_> = told.into_iter().flat_map(|transaction| transaction.changes).collect();
     let (int, absent) = (Value::Int, Value::Absent);
-    assert_eq!(changes[0].new, [int(1), absent.clone(), absent.clone(), absent.clone()], "the default is not logged");
+    assert_eq!(changes[0].new, [int(1), int(7), Value::Null, Value::Null]);
     // b and c were NULL already: only what changes is logged
     assert_eq!(changes[1].new[..2], [int(1), int(8)]);
     assert_eq!(changes[2].new, [int(1), absent.clone(), Value::text("x"), absent.clone()]);
     assert_eq!((changes[2].old.clone(), changes[3].old.clone()), (None, Some(vec![int(1), absent.clone(), absent.clone(), absent])));
+    lab.close().await;
+}
+
+/// The target's default may be another one.
+#[tokio::test]
+async fn an_inserted_row_of_which_a_column_is_not_logged_stops() {
+    let Some(lab) = Lab::open("default").await else { return };
+    lab.run(&["CREATE TABLE t (id INT PRIMARY KEY, a INT DEFAULT 7)", "CREATE TABLE b (id INT PRIMARY KEY, t TEXT)"]).await;
+    let tables = [lab.table("t").await, lab.table("b").await];
+    for (image, sql) in [("MINIMAL", "INSERT INTO t (id) VALUES (1)"), ("NOBLOB", "INSERT INTO b (id) VALUES (1)")] {
+        let from = lab.here().await;
+        lab.run(&[&format!("SET SESSION binlog_row_image = {image}"), sql]).await;
+        let marker = lab.mark("end").await;
+        let error = Reader::new(lab.stream(&from, &tables).await).until(&marker).await.err().unwrap_or_else(|| panic!("{image}"));
+        assert!(error.is(&codes::OUT_OF_SIGHT), "{image}: {error}");
+    }
     lab.close().await;
 }
 

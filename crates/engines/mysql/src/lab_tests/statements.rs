@@ -2,6 +2,8 @@
 
 use godwit_model::{ChangeOperation, Code, Result, codes};
 
+use mysql_async::prelude::Queryable;
+
 use super::Lab;
 use super::model::{Reader, Transaction};
 
@@ -143,9 +145,106 @@ async fn rows_changed_by_logged_statements_stop() {
     for form in ["INSERT INTO t VALUES (2, 'x')", "UPDATE t SET v = 'x'", "DELETE FROM t", "UPDATE u JOIN t USING (id) SET t.v = 'y'"] {
         stops(&lab, &[], &[statement, form], &codes::OUT_OF_SIGHT).await;
     }
+    for form in ["INSERT INTO u VALUES (2, 'x')", "DELETE FROM u", "ANALYZE UPDATE t SET v = 'x'"] {
+        stops(&lab, &[], &[statement, form], &codes::OUT_OF_SIGHT).await;
+    }
+    // what it names is not what it changes
+    stops(&lab, &["CREATE OR REPLACE VIEW tv AS SELECT * FROM t"], &[statement, "UPDATE tv SET v = 'x'"], &codes::OUT_OF_SIGHT).await;
+    let trigger = "CREATE TRIGGER tr AFTER INSERT ON u FOR EACH ROW INSERT INTO t VALUES (NEW.id, 'tr')";
+    stops(&lab, &[trigger], &[statement, "INSERT INTO u VALUES (2, 'x')"], &codes::OUT_OF_SIGHT).await;
     let function = "CREATE OR REPLACE FUNCTION f() RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO t VALUES (9, 'f'); RETURN 1; END";
-    stops(&lab, &["SET GLOBAL log_bin_trust_function_creators = 1", function], &[statement, "SELECT f()"], &codes::OUT_OF_SIGHT).await;
-    assert_eq!(passes(&lab, &[], &[statement, "INSERT INTO u VALUES (2, 'x')", "DELETE FROM u"]).await, 0);
+    for form in [
+        "SELECT f()",
+        "DO f()",
+        "SET @x = f()",
+        "INSERT INTO u SELECT f(), 'x'",
+        "CREATE TABLE w AS SELECT f()",
+        "CREATE TEMPORARY TABLE w AS SELECT f()",
+    ] {
+        let prepare = ["SET GLOBAL log_bin_trust_function_creators = 1", "DROP TABLE IF EXISTS w", function];
+        stops(&lab, &prepare, &[statement, form], &codes::OUT_OF_SIGHT).await;
+    }
+    lab.close().await;
+}
+
+/// What sessions that log rows write as text all the same.
+#[tokio::test]
+async fn what_the_server_logs_as_text_by_itself_passes() {
+    let Some(lab) = Lab::open("text").await else { return };
+    let forms = [
+        "CREATE TEMPORARY TABLE t3 AS SELECT * FROM t",
+        "INSERT INTO t3 SELECT * FROM t3",
+        "CREATE TABLE w AS SELECT * FROM t",
+        "CREATE OR REPLACE TABLE w AS SELECT t.* FROM t, t3",
+        "CREATE TABLE IF NOT EXISTS w AS SELECT * FROM t",
+        "CREATE TABLE w2 LIKE t3",
+        "DROP TEMPORARY TABLE t3",
+        "DROP TABLE w, w2",
+    ];
+    assert_eq!(passes(&lab, &[], &forms).await, 0);
+    lab.close().await;
+}
+
+/// After a restart of the server a table in memory is empty, and the log says so when it is first looked at.
+#[tokio::test]
+async fn a_table_in_memory_that_a_restart_emptied_stops_nothing() {
+    let Some(lab) = Lab::open("memory").await else { return };
+    lab.run(&["CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE m (id INT) ENGINE = MEMORY"]).await;
+    lab.run(&["INSERT INTO m VALUES (1)"]).await;
+    let tables = [lab.table("t").await];
+    let from = lab.here().await;
+    super::SERVER.as_ref().unwrap().restart();
+    lab.run(&["SELECT * FROM m", "INSERT INTO t VALUES (1, 'x')"]).await;
+    let marker = lab.mark("end").await;
+    let told = Reader::new(lab.stream(&from, &tables).await).until(&marker).await.unwrap();
+    assert_eq!(told[0].changes.len(), 1);
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn a_sequence_in_the_place_of_a_table_stops() {
+    let Some(lab) = Lab::open("sequence").await else { return };
+    stops(&lab, &[], &["CREATE OR REPLACE SEQUENCE t"], &codes::DDL_STOPPED).await;
+    lab.run(&["DROP SEQUENCE t"]).await;
+    lab.close().await;
+}
+
+/// Names of other character sets than the server's matter only where they may be a selected table's.
+#[tokio::test]
+async fn schema_changes_in_national_characters_pass() {
+    let Some(lab) = Lab::open("national").await else { return };
+    let forms = |charset: &str| {
+        [
+            format!("SET NAMES {charset}"),
+            "CREATE TABLE `\u{e4}\u{20ac}` (a INT COMMENT '\u{e9}')".to_owned(),
+            "ALTER TABLE `\u{e4}\u{20ac}` ADD COLUMN b INT".to_owned(),
+            "TRUNCATE `\u{e4}\u{20ac}`".to_owned(),
+            "DROP TABLE `\u{e4}\u{20ac}`".to_owned(),
+        ]
+    };
+    for charset in ["latin1", "latin2", "cp1251", "utf8mb4"] {
+        let forms = forms(charset);
+        let statements: Vec<&str> = forms.iter().map(String::as_str).collect();
+        assert_eq!(passes(&lab, &[], &statements).await, 0, "{charset}");
+        stops(&lab, &[], &[statements[0], "ALTER TABLE t COMMENT '\u{e9}'"], &codes::DDL_STOPPED).await;
+    }
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn any_number_of_savepoints_passes() {
+    let Some(lab) = Lab::open("savepoints").await else { return };
+    lab.run(&["CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE my (a INT) ENGINE = MyISAM"]).await;
+    let tables = [lab.table("t").await];
+    let from = lab.here().await;
+    let mut conn = lab.conn().await;
+    let many = "BEGIN NOT ATOMIC DECLARE n INT DEFAULT 0; START TRANSACTION; INSERT INTO t VALUES (1, 'x'); INSERT INTO my VALUES (1); \
+                WHILE n < 100010 DO SET n = n + 1; EXECUTE IMMEDIATE CONCAT('SAVEPOINT s', n); END WHILE; \
+                INSERT INTO t VALUES (2, 'x'); ROLLBACK TO s100000; COMMIT; END";
+    conn.query_drop(many).await.unwrap();
+    let marker = lab.mark("end").await;
+    let told = Reader::new(lab.stream(&from, &tables).await).until(&marker).await.unwrap();
+    assert_eq!(told[0].changes.len(), 1);
     lab.close().await;
 }
 
