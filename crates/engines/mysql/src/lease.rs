@@ -154,7 +154,7 @@ fn advance(lease: &Lease, previous: Option<&Checkpoint>, next: &Checkpoint) -> S
 }
 
 fn bytes_or_null(bytes: Option<&[u8]>) -> String {
-    bytes.map_or("NULL".to_owned(), |bytes| hex::literal(bytes))
+    bytes.map_or("NULL".to_owned(), hex::literal)
 }
 
 /// How the end of a transaction failed.

@@ -919,8 +919,8 @@ async fn a_file_whose_statement_had_to_wait_is_not_taken_for_done() {
 async fn a_file_that_changed_is_begun_anew() {
     let mut lab = Lab::new("edited", &[ITEMS]).await;
     let of = |sql: &str| step(&lab, "FILE", &[sql]);
-    let (old, new) =
-        (of("CREATE TABLE DB.second (a int); SELECT 1"), of("SELECT 1; CREATE TABLE DB.third (a int); CREATE TABLE DB.second (a int)"));
+    let old = of("SELECT 1; CREATE TABLE DB.second (a int)");
+    let new = of("CREATE TABLE DB.third (a int); CREATE TABLE DB.second (a int)");
     let intent = Entry { key: "mysql/step/FILE".to_owned(), value: Bytes::from(crate::performing::intent(&old, 1)) };
     lab.target.record(&lab.lease, &[intent]).await.unwrap();
     lab.run("CREATE TABLE second (a int)").await;
