@@ -71,7 +71,6 @@ async fn leave_mark(conn: &mut Conn, task: &Task) -> Result<()> {
     if task.writes == Writes::Never {
         return Ok(());
     }
-    marker::make(conn).await?;
     marker::begin(conn, &task.name).await
 }
 

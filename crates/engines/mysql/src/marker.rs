@@ -27,15 +27,23 @@ pub(crate) async fn is_there(conn: &mut Conn) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Makes what is absent: database, table and the store's mark. Two who come at once agree on one mark.
-pub(crate) async fn make(conn: &mut Conn) -> Result<()> {
+/// Before the first marker: makes what is absent (database, table, the store's mark) and the task's own row, which is there
+/// until its traces are removed. All of it under one lock: else another task that ends now could take the table away
+/// between. Two who come at once agree on one mark.
+pub(crate) async fn begin(conn: &mut Conn, task: &TaskName) -> Result<()> {
     own_tables::lock(conn).await?;
-    let made = make_locked(conn).await;
+    let begun = begin_locked(conn, task).await;
     own_tables::unlock(conn).await?;
-    made
+    begun
 }
 
-async fn make_locked(conn: &mut Conn) -> Result<()> {
+async fn begin_locked(conn: &mut Conn, task: &TaskName) -> Result<()> {
+    make(conn).await?;
+    let sql = format!("INSERT IGNORE INTO {DATABASE}.{TABLE} (task, name) VALUES ({}, '')", quote::literal(task.as_str()));
+    conn.query_drop(sql).await.map_err(error::from_server)
+}
+
+async fn make(conn: &mut Conn) -> Result<()> {
     if !is_there(conn).await? {
         let statements = [
             format!("CREATE DATABASE IF NOT EXISTS {DATABASE} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
@@ -54,12 +62,6 @@ async fn make_locked(conn: &mut Conn) -> Result<()> {
         conn.query_drop(sql).await.map_err(error::from_server)?;
     }
     Ok(())
-}
-
-/// Before the first marker: from here on the task's own row is there until its traces are removed.
-pub(crate) async fn begin(conn: &mut Conn, task: &TaskName) -> Result<()> {
-    let sql = format!("INSERT IGNORE INTO {DATABASE}.{TABLE} (task, name) VALUES ({}, '')", quote::literal(task.as_str()));
-    conn.query_drop(sql).await.map_err(error::from_server)
 }
 
 /// Whether the task began here and its traces were not removed.

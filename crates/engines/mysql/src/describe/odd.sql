@@ -34,8 +34,8 @@ CREATE TABLE `select` (id int PRIMARY KEY, k int unsigned, x int, `p.1` int, `d`
   CONSTRAINT `fk``2` FOREIGN KEY (`p.1`, d) REFERENCES `pa.rent` (`p 1`, d) ON DELETE SET NULL,
   CONSTRAINT own FOREIGN KEY (self) REFERENCES `select` (id));
 CREATE TABLE keyed (a int NOT NULL, b varbinary(8) NOT NULL, c int, n int NOT NULL AUTO_INCREMENT, UNIQUE KEY long_one (a, b, n), UNIQUE KEY short_one (b), UNIQUE KEY open_one (c), UNIQUE KEY (n, a), KEY counted (n));
-CREATE TABLE my (id int PRIMARY KEY, KEY (id)) ENGINE=MyISAM CHECKSUM=1 MAX_ROWS=1000;
-CREATE TABLE ar (id int, n varchar(9)) ENGINE=Aria TRANSACTIONAL=1;
+CREATE TABLE my (id int PRIMARY KEY, KEY (id)) ENGINE=InnoDB CHECKSUM=1 MAX_ROWS=1000;
+CREATE TABLE ar (id int, n varchar(9)) ENGINE=InnoDB;
 ALTER TABLE ar ALTER COLUMN n DROP DEFAULT;
 CREATE TABLE wide (id int PRIMARY KEY, e enum('😀','?','it''s','\\?') CHARACTER SET utf8mb4 NOT NULL, s set('a','😀','🚀?') CHARACTER SET utf8mb4 DEFAULT 'a,😀', n varchar(9) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'Why? 🚀', b varbinary(9) DEFAULT 0xff3f) DEFAULT CHARSET=latin1;
 INSERT INTO wide (id, e) VALUES (1, 1);

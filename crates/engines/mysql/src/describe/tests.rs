@@ -359,6 +359,17 @@ async fn an_account_of_few_rights_gets_stamps_and_is_told_of_hidden_columns() {
 }
 
 #[tokio::test]
+async fn tables_without_transactions_are_refused_by_name() {
+    let sql =
+        "CREATE TABLE kept (id int PRIMARY KEY); CREATE TABLE my (id int PRIMARY KEY) ENGINE=MyISAM; CREATE TABLE ar (id int) ENGINE=Aria";
+    let Some(mut world) = World::new("loose", sql).await else { return };
+    let refused = describe(&mut world.conn, &world.server, &world.task).await.unwrap_err();
+    assert!(refused.is(&codes::TASK_UNSUPPORTED), "{refused}");
+    let names = format!("{0}.ar (Aria), {0}.my (MyISAM)", world.source);
+    assert!(refused.what().ends_with(&names), "{refused}");
+}
+
+#[tokio::test]
 async fn what_is_selected_and_what_is_there() {
     let sql = "CREATE TABLE A (id int AUTO_INCREMENT PRIMARY KEY) AUTO_INCREMENT=7; CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE `b.c` (id bigint unsigned AUTO_INCREMENT PRIMARY KEY) AUTO_INCREMENT=18446744073709551000;
         CREATE VIEW v AS SELECT 1 AS x; CREATE SEQUENCE q; CREATE TABLE d (id int DEFAULT nextval(q));

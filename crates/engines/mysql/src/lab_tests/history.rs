@@ -199,6 +199,7 @@ async fn cut(lab: &Lab) {
 #[tokio::test]
 async fn a_snapshot_and_the_stream_behind_it_are_the_final_state() {
     let Some(lab) = Lab::open("snapshots").await else { return };
+    lab.here().await;
     let tables = world(&lab).await;
     let mut taken: Vec<(Place, Model)> = Vec::new();
     let seed = fastrand::u64(..);
