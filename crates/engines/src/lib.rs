@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use godwit_model::{EndpointConfig, Error, Result, Source, TableName, Target, Task, codes};
+use godwit_model::{EndpointConfig, Error, GrantStatements, Result, Source, TableName, Target, Task, codes};
 
 struct Engine {
     /// What `EndpointConfig::engine` may say.
@@ -21,22 +21,10 @@ struct GrantWords {
     source: for<'a> fn(&'a Task, &'a [TableName]) -> Asked<'a>,
     target: for<'a> fn(&'a Task, &'a [TableName]) -> Asked<'a>,
     /// For both, without asking either.
-    unasked: fn(&Task) -> (Statements, Statements),
+    unasked: fn(&Task) -> (GrantStatements, GrantStatements),
 }
 
-type Asked<'a> = Pin<Box<dyn Future<Output = Result<Statements>> + Send + 'a>>;
-
-/// For a superuser or the service's administrator.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Statements {
-    pub required: Vec<String>,
-    /// Whatever the service allows of these makes more possible.
-    pub optional: Vec<String>,
-}
-
-fn of_postgres(grants: godwit_postgres::Grants) -> Statements {
-    Statements { required: grants.required, optional: grants.optional }
-}
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<GrantStatements>> + Send + 'a>>;
 
 const ENGINES: &[Engine] = &[
     Engine {
@@ -44,15 +32,21 @@ const ENGINES: &[Engine] = &[
         source: godwit_postgres::source,
         target: godwit_postgres::target,
         grants: Some(GrantWords {
-            source: |task, tables| Box::pin(async move { godwit_postgres::source_grants(task, tables).await.map(of_postgres) }),
-            target: |task, tables| Box::pin(async move { godwit_postgres::target_grants(task, tables).await.map(of_postgres) }),
-            unasked: |task| {
-                let (source, target) = godwit_postgres::grants_unasked(task);
-                (of_postgres(source), of_postgres(target))
-            },
+            source: |task, tables| Box::pin(godwit_postgres::source_grants(task, tables)),
+            target: |task, tables| Box::pin(godwit_postgres::target_grants(task, tables)),
+            unasked: godwit_postgres::grants_unasked,
         }),
     },
-    Engine { names: &["mysql", "mariadb"], source: godwit_mysql::source, target: godwit_mysql::target, grants: None },
+    Engine {
+        names: &["mysql", "mariadb"],
+        source: godwit_mysql::source,
+        target: godwit_mysql::target,
+        grants: Some(GrantWords {
+            source: |task, _| Box::pin(godwit_mysql::source_grants(task)),
+            target: |task, tables| Box::pin(godwit_mysql::target_grants(task, tables)),
+            unasked: godwit_mysql::grants_unasked,
+        }),
+    },
     Engine { names: &["sqlite"], source: godwit_sqlite::source, target: godwit_sqlite::target, grants: None },
 ];
 
@@ -70,7 +64,7 @@ pub fn target(task: &Task) -> Result<Arc<dyn Target>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
     Grants {
-        statements: Statements,
+        statements: GrantStatements,
         /// Why the server could not be asked, so that these are only a beginning.
         incomplete: Option<String>,
     },
@@ -90,7 +84,7 @@ pub async fn target_rights(task: &Task, tables: &[TableName]) -> Result<Rights> 
     Ok(rights((words.target)(task, tables).await, (words.unasked)(task).1))
 }
 
-fn rights(asked: Result<Statements>, unasked: Statements) -> Rights {
+fn rights(asked: Result<GrantStatements>, unasked: GrantStatements) -> Rights {
     match asked {
         Ok(statements) => Rights::Grants { statements, incomplete: None },
         Err(error) => Rights::Grants { statements: unasked, incomplete: Some(error.what().to_owned()) },

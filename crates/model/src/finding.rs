@@ -12,6 +12,14 @@ pub enum Severity {
     Blocker,
 }
 
+/// Statements that give an account what a task needs, for an administrator, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantStatements {
+    pub required: Vec<String>,
+    /// Whatever the service allows of these makes more possible; each says what.
+    pub optional: Vec<String>,
+}
+
 /// One result of a check: which check, what was seen, what to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {

@@ -38,7 +38,7 @@ pub use error::{Code, Error, Kind, Result};
 pub use event::{Event, Observer, Phase, Silent, Stage as PipelineStage};
 pub use examine::{BlockDigest, DigestPlan, Examiner, KeyedHash, KeyedHashes};
 pub use failpoint::{Failpoints, failpoint};
-pub use finding::{Finding, Severity};
+pub use finding::{Finding, GrantStatements, Severity};
 pub use mapping::{ColumnMapping, TableMapping};
 pub use name::{TableName, glob_matches};
 pub use position::{Checkpoint, LogId, Marker, Micros, Position, Sequence};

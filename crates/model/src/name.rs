@@ -82,6 +82,11 @@ pub(crate) fn glob_split(pattern: &str) -> Option<(&str, &str)> {
     Some((&pattern[..at], &pattern[at + 1..]))
 }
 
+/// The only text that `pattern` covers; None: it has a star.
+pub(crate) fn glob_literal(pattern: &str) -> Option<String> {
+    glob_pieces(pattern).iter().map(GlobPiece::literal).collect()
+}
+
 /// What the one `*` of `pattern` covers in `text` (empty without a star); None: no match.
 pub fn glob_captures(pattern: &str, text: &str) -> Option<String> {
     let pieces = glob_pieces(pattern);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::name::{TableName, glob_matches, glob_split};
+use crate::name::{TableName, glob_literal, glob_matches, glob_split};
 use crate::position::Position;
 
 /// Identity of a task: names its state, slot, publication and checkpoint. Lower-case letters, digits and `_`, 1 to 40
@@ -154,6 +154,13 @@ impl Selection {
             None => glob_matches(pattern, &table.to_string()),
         };
         (self.tables.is_empty() || self.tables.iter().any(matches)) && !self.except.iter().any(matches)
+    }
+
+    /// The schema and the name that each pattern of `tables` gives word for word; None: it may be any.
+    pub fn named(&self) -> Vec<(Option<String>, Option<String>)> {
+        let parts =
+            |pattern: &String| glob_split(pattern).map_or((None, None), |(schema, name)| (glob_literal(schema), glob_literal(name)));
+        self.tables.iter().map(parts).collect()
     }
 }
 

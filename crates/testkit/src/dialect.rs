@@ -59,6 +59,11 @@ impl Dialect {
         if self.row.is_empty() { "SIGNED" } else { self.int }
     }
 
+    /// The type of a text that may be large.
+    pub fn long_text(&self) -> &'static str {
+        self.texts[1]
+    }
+
     /// The table's name, quoted.
     pub fn name(&self, table: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(table))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ROUNDS;
 use super::arena::Arena;
+use super::copy;
 use super::load;
 use super::report::{Measure, Report};
 use super::sizes::Sizes;
@@ -22,17 +23,27 @@ DO $$ BEGIN
   END LOOP;
 END $$";
 
+/// Beside the straight line stands how the peers' own tools grow: behind some gigabytes a server waits for its disk.
 pub fn bytes(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> {
     let mut smaller: Option<(u64, Duration)> = None;
+    let mut dumps = Vec::new();
     for amount in &sizes.growing_loads {
         let bytes = load::make_source(arena, amount)?;
         let name = format!("full load, {} MB with indexes", bytes / 1_000_000);
-        let took = rounds(arena, report, &name)?;
+        let mut dumped = Vec::new();
+        let took = rounds(arena, report, &name, |arena| {
+            drop(Arena::empty_database(&arena.target, load::TARGET)?);
+            dumped.push(copy::dump_and_restore(arena, load::SOURCE, load::TARGET)?);
+            Ok(())
+        })?;
+        eprintln!("  the same by pg_dump and pg_restore: {dumped:.2?}");
+        dumps.push(format!("{} MB in {:.1} s", bytes / 1_000_000, median(&dumped).as_secs_f64()));
         if let Some((less, time)) = smaller {
             report.add(line(&name, &format!("linear from {} MB", less / 1_000_000), took, time, bytes as f64 / less as f64));
         }
         smaller = Some((bytes, took));
     }
+    report.note(format!("The loads of growing size by `pg_dump` and `pg_restore`, in turn with Godwit's: {}.", dumps.join(", ")));
     load::drop_both(arena)
 }
 
@@ -44,7 +55,7 @@ pub fn tables(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> 
         sql.run("VACUUM ANALYZE")?;
         sql.run("CHECKPOINT")?;
         let name = format!("full load of {tables} tables of 100 rows");
-        let took = rounds(arena, report, &name)?;
+        let took = rounds(arena, report, &name, |_| Ok(()))?;
         if let Some((less, time)) = smaller {
             report.add(line(&name, &format!("linear from {less} tables"), took, time, tables as f64 / less as f64));
         }
@@ -53,14 +64,15 @@ pub fn tables(arena: &Arena, sizes: &Sizes, report: &mut Report) -> Outcome<()> 
     load::drop_both(arena)
 }
 
-/// The median time of loading what the source holds.
-fn rounds(arena: &Arena, report: &mut Report, what: &str) -> Outcome<Duration> {
+/// The median time of loading what the source holds; `between` follows each.
+fn rounds(arena: &Arena, report: &mut Report, what: &str, mut between: impl FnMut(&Arena) -> Outcome<()>) -> Outcome<Duration> {
     let (mut times, mut peak) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
         drop(Arena::empty_database(&arena.target, load::TARGET)?);
         let (took, _, bytes) = load::godwit_load(arena)?;
         times.push(took);
         peak = peak.max(bytes);
+        between(arena)?;
     }
     eprintln!("  {what}: {times:.2?}");
     report.memory(what, peak);

@@ -51,11 +51,16 @@ fn build(root: &Path) -> Outcome<PathBuf> {
     Ok(executable.ok_or("cargo named no executable `godwit`")?.into())
 }
 
-/// One Debian package, unpacked beside the tools and run with their C library.
+/// One Debian package, unpacked beside the tools and run with their C library. One that no longer runs beside them is
+/// unpacked anew.
 fn pgcopydb(cache: &Path) -> Outcome<PathBuf> {
-    let wrapper = cache.join("peers/pgcopydb/bin/pgcopydb");
-    if wrapper.exists() {
+    let folder = cache.join("peers/pgcopydb");
+    let wrapper = folder.join("bin/pgcopydb");
+    if output(Command::new(&wrapper).arg("--version")).is_ok() {
         return Ok(wrapper);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
     }
     let work = tempfile::Builder::new().prefix(".work.peers-").tempdir_in(cache)?;
     fs::create_dir_all(work.path().join("pgcopydb/bin"))?;
@@ -66,14 +71,15 @@ fn pgcopydb(cache: &Path) -> Outcome<PathBuf> {
     let program = find(&work.path().join("pgcopydb/root"), "pgcopydb").ok_or("no pgcopydb in its package")?;
     let inside = program.strip_prefix(work.path().join("pgcopydb"))?.display().to_string();
     let script = format!(
-        "#!/bin/sh\nhere=${{0%/*}}/..\nroot=$here/../../tools/{PEER_MAJOR}/root\n\
-         loader=$(find \"$root\" -name ld-linux-x86-64.so.2 -path '*x86_64-linux-gnu*' | head -n 1)\n\
-         exec \"$loader\" --library-path \"$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu\" \"$here/{inside}\" \"$@\"\n"
+        "#!/bin/sh\nhere=${{0%/*}}/..\nfiles=$here/../../tools/{PEER_MAJOR}/files\n\
+         exec \"$files/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2\" \
+         --library-path \"$files/usr/lib/x86_64-linux-gnu:$files/lib/x86_64-linux-gnu\" \"$here/{inside}\" \"$@\"\n"
     );
     fs::write(work.path().join("pgcopydb/bin/pgcopydb"), script)?;
     run(Command::new("chmod").args(["-R", "u+rwX,go+rX,a+x"]).arg(work.path().join("pgcopydb/bin")))?;
     fs::create_dir_all(cache.join("peers"))?;
-    fs::rename(work.path().join("pgcopydb"), cache.join("peers/pgcopydb"))?;
+    fs::rename(work.path().join("pgcopydb"), &folder)?;
+    output(Command::new(&wrapper).arg("--version"))?;
     Ok(wrapper)
 }
 

@@ -1,9 +1,6 @@
 //! Applies groups of changes: one transaction over any number of groups, each under a savepoint.
 //!
-//! The session is the transaction. A deadlock or a lock that is waited for too long may roll all of it back while the
-//! session goes on: nothing may go on from a savepoint then, and the COMMIT must not store a checkpoint behind rows that
-//! are gone. So the first savepoint of a transaction stands until its end, and is released in the message that commits:
-//! in another transaction it would not be there, and the message ends with an error before its COMMIT.
+//! The session is the transaction. Where the server has rolled all of it back, nothing goes on from a savepoint.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,12 +11,12 @@ use godwit_model::{
 };
 
 use crate::durability::Durability;
-use crate::lease;
-use crate::script::{Script, execute};
-use crate::sending::{Sending, Trouble, place};
+use crate::script::execute;
+use crate::sending::{Sending, Trouble};
 use crate::shape::Shape;
 use crate::statements::Plan;
 use crate::writers::Writer;
+use crate::{lease, transaction};
 
 pub(crate) struct MySqlApplier {
     writer: Writer,
@@ -77,8 +74,7 @@ impl MySqlApplier {
     async fn run(&mut self, state: State, group: &Group) -> Outcome {
         let mut sending = Sending::new(&mut self.writer, group.writes.len());
         if state == State::Idle {
-            sending.add("START TRANSACTION");
-            sending.add("SAVEPOINT godwit_batch");
+            transaction::OPENING.iter().for_each(|sql| sending.add(sql));
         }
         sending.add("SAVEPOINT godwit_group");
         let answer = send(&mut sending, &self.tables, group).await;
@@ -88,7 +84,9 @@ impl MySqlApplier {
     async fn judged(&mut self, state: State, group: &Group, outcome: Outcome) -> Result<(State, Applied)> {
         let applied = match outcome.answer {
             Err(Trouble::Failed(error)) => return Err(error),
-            Err(Trouble::Refused { write, error }) => Applied::Refused(error.at_least_at(|| place(&group.writes[write].mapping))),
+            Err(Trouble::Refused { write, error }) => {
+                Applied::Refused(error.at_least_at(|| format!("table {}", group.writes[write].mapping.target)))
+            }
             Ok(touched) => match unexpected(group, &touched) {
                 None => return Ok((State::Open, Applied::AsExpected)),
                 Some(mismatch) => Applied::Unexpected(mismatch),
@@ -100,7 +98,7 @@ impl MySqlApplier {
         }
         execute(&mut self.writer, "ROLLBACK TO SAVEPOINT godwit_group")
             .await
-            .map_err(|error| if error.is(&codes::SERVER_REFUSED) { lease::rolled_back() } else { error })?;
+            .map_err(|error| if error.is(&codes::SERVER_REFUSED) { transaction::rolled_back() } else { error })?;
         Ok((State::Open, applied))
     }
 }
@@ -145,15 +143,9 @@ impl Applier for MySqlApplier {
     async fn commit(&mut self, previous: Option<&Checkpoint>, next: &Checkpoint, entries: &[Entry]) -> Result<()> {
         let state = self.enter()?;
         if state == State::Idle {
-            let mut opening = Script::default();
-            opening.add("START TRANSACTION");
-            opening.add("SAVEPOINT godwit_batch");
-            opening.run(&mut self.writer).await?;
+            transaction::open(&mut self.writer).await?;
         }
-        let mut before = Script::default();
-        before.add("RELEASE SAVEPOINT godwit_batch");
-        let message = self.writer.message;
-        let ended = lease::commit_at(&mut self.writer, message, &self.lease, before, (previous, next), entries).await;
+        let ended = lease::commit_at(&mut self.writer, &self.lease, (previous, next), entries).await;
         match &ended {
             // rolled back, and known to be
             Err(error) if error.is(&codes::LEASE_LOST) || error.is(&codes::TARGET_CHANGED) => self.state = State::Idle,

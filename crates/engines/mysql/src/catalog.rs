@@ -3,7 +3,7 @@
 //! A condition on the database alone is answered by looking into that database; a list of tables besides it only spares
 //! rows. Names compare there without case (`Order` and `order` are two tables), so what comes is told apart here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use godwit_model::{Column, Error, Key, Result, Selection, Table, TableName, UniqueKey};
 use mysql_async::prelude::Queryable;
@@ -92,20 +92,37 @@ pub(crate) fn is_system(database: &str) -> bool {
 
 /// Those of these tables that are there and hold rows of their own, sorted by name.
 pub(crate) async fn read(conn: &mut Conn, server: &Server, names: &[TableName]) -> Result<Vec<CatalogTable>> {
-    let wanted: HashSet<&TableName> = names.iter().collect();
+    let called = called(conn, names).await?;
+    let own: Vec<TableName> = called.keys().cloned().collect();
     let mut found = BTreeMap::new();
-    for (database, names) in by_database(names) {
+    for (database, names) in by_database(&own) {
         let mut frames = frames(conn, server, database, &names).await?;
-        frames.retain(|name, _| wanted.contains(name));
+        frames.retain(|name, _| called.contains_key(name));
         columns(conn, server, database, &names, &mut frames).await?;
         indexes(conn, server, database, &names, &mut frames).await?;
         found.extend(frames);
     }
-    let settled = found.into_values().map(|mut table| {
+    let settled = found.into_iter().map(|(name, mut table)| {
         choose_key(&mut table);
+        if let Some(name) = called.get(&name) {
+            table.table.name.clone_from(name);
+        }
         table
     });
-    Ok(settled.collect())
+    let mut settled: Vec<CatalogTable> = settled.collect();
+    settled.sort_by(|one, other| one.table.name.cmp(&other.table.name));
+    Ok(settled)
+}
+
+/// These names by those that the server's catalog has them under: in small letters where it knows no others
+/// (`lower_case_table_names = 1`).
+pub(crate) async fn called<'n>(conn: &mut Conn, names: &'n [TableName]) -> Result<HashMap<TableName, &'n TableName>> {
+    let folds: Option<u8> = conn.query_first("SELECT @@lower_case_table_names").await.map_err(error::from_server)?;
+    let own = |name: &TableName| match folds {
+        Some(1) => TableName::new(name.schema.to_lowercase(), name.name.to_lowercase()),
+        _ => name.clone(),
+    };
+    Ok(names.iter().map(|name| (own(name), name)).collect())
 }
 
 pub(crate) fn by_database(names: &[TableName]) -> BTreeMap<&str, Vec<&str>> {
@@ -202,7 +219,7 @@ async fn columns(conn: &mut Conn, server: &Server, database: &str, names: &[&str
 }
 
 /// Members of an enum are written there with backslashes, whatever the session's mode is.
-fn type_name(declared: &[Piece], charset: Option<String>, collation: Option<String>) -> String {
+pub(crate) fn type_name(declared: &[Piece], charset: Option<String>, collation: Option<String>) -> String {
     let declared = tokens::written(declared);
     match (charset, collation) {
         (Some(charset), Some(collation)) => format!("{declared} CHARACTER SET {charset} COLLATE {collation}"),

@@ -9,8 +9,9 @@ use mysql_async::prelude::Queryable;
 use crate::connect::{Flavor, Server};
 use crate::durability::Durability;
 use crate::error::from_server;
-use crate::quote;
+use crate::rights::{self, Level, Rights};
 use crate::values::Codec;
+use crate::{cascades, fitting, quote};
 
 /// Changes that are kept for less than this are gone before a person has read why a task stopped.
 const LEAST_KEPT: u64 = 24 * 3600;
@@ -41,52 +42,52 @@ impl Settings {
 
 pub(crate) async fn source(conn: &mut Conn, server: &Server, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
     let mut findings = versions(server);
+    let rights = Rights::read(conn).await?;
+    let tables = needs.tables.iter().map(|table| Level::Table(table.name.clone()));
+    findings.extend(rights.findings(&rights::reading(tables)));
+    findings.extend(rights::unseen(&rights, needs.task));
     if needs.changes {
+        findings.extend(rights.findings(&rights::following(server.flavor, needs.task)));
         let names = [
             "log_bin",
             "binlog_format",
             "binlog_row_image",
             "server_id",
-            "gtid_mode",
             "read_only",
             "expire_logs_days",
             "binlog_expire_logs_seconds",
-            "binlog_row_value_options",
-            "encrypt_binlog",
-            "log_slave_updates",
-            "log_replica_updates",
+            "sync_binlog",
         ];
         let settings = Settings::read(conn, &names).await?;
-        findings.extend(log(server, &settings));
+        findings.extend(log(&settings));
         findings.extend(images(&settings));
         if needs.task.writes == Writes::Marker && settings.is_on("read_only") {
             let what = "the server is read-only: no marker can be written there";
             findings.push(Finding::blocker("read_only", &codes::SETTING_UNSUITABLE, what, "name the server that takes writes"));
         }
-        findings.extend(filters(conn, server, needs.tables.iter().map(|table| &table.name)).await?);
+        let names: Vec<TableName> = needs.tables.iter().map(|table| table.name.clone()).collect();
+        findings.extend(cascades::finding(conn, &names).await?);
+        findings.extend(filters(conn, needs.tables.iter().map(|table| &table.name)).await?);
     }
-    for table in needs.tables {
-        findings.extend(columns(table));
-        if needs.changes && table.key.is_none() {
-            let what = format!("table {} has no key: each change is replayed by comparing whole rows", table.name);
-            findings.push(Finding::warning("key", what, "give it a primary key"));
-        }
-    }
+    findings.extend(needs.tables.iter().flat_map(|table| columns(table)));
     Ok(findings)
 }
 
-/// The versions that were tried; docs/engines says which.
+/// docs/engines says which versions were tried.
 fn versions(server: &Server) -> Vec<Finding> {
-    let (least, name) = match server.flavor {
-        Flavor::MariaDb => (100_600, "MariaDB 10.6"),
-        Flavor::MySql => (80_000, "MySQL 8.0"),
+    const LEAST: u32 = 100_600;
+    let blocker = |what: &str, remedy: &str| {
+        let what = format!("the server is {}: {what}", server.text);
+        vec![Finding::blocker("version", &codes::TASK_UNSUPPORTED, what, remedy)]
     };
-    let what = format!("the server is {}: versions before {name} are not supported", server.text);
-    let old = server.version < least;
-    old.then(|| Finding::blocker("version", &codes::SETTING_UNSUITABLE, what, "upgrade it first")).into_iter().collect()
+    match server.flavor {
+        Flavor::MySql => blocker("this version moves MariaDB databases, not yet MySQL's", "use a MariaDB server"),
+        Flavor::MariaDb if server.version < LEAST => blocker("versions before 10.6 are not supported", "upgrade it first"),
+        Flavor::MariaDb => Vec::new(),
+    }
 }
 
-fn log(server: &Server, settings: &Settings) -> Vec<Finding> {
+fn log(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut blocker = |check, what: String, remedy: &str| findings.push(Finding::blocker(check, &codes::SETTING_UNSUITABLE, what, remedy));
     if !settings.is_on("log_bin") {
@@ -104,19 +105,10 @@ fn log(server: &Server, settings: &Settings) -> Vec<Finding> {
             "SET GLOBAL server_id to a number that no other server of yours has",
         );
     }
-    if server.flavor == Flavor::MySql && !settings.is_on("gtid_mode") {
-        blocker(
-            "gtid_mode",
-            "the server numbers its transactions not (gtid_mode is not ON)".to_owned(),
-            "set gtid_mode and enforce_gtid_consistency to ON",
-        );
-    }
-    if settings.get("binlog_row_value_options").contains("PARTIAL_JSON") {
-        blocker(
-            "binlog_row_value_options",
-            "the log holds parts of JSON values only".to_owned(),
-            "SET GLOBAL binlog_row_value_options = ''",
-        );
+    if settings.number("sync_binlog") != Some(1) {
+        let what = "the server does not write its log to the disk with each commit (sync_binlog is not 1): where its machine stops, \
+            it may forget changes that the target has";
+        findings.push(Finding::warning("sync_binlog", what, "SET GLOBAL sync_binlog = 1"));
     }
     let days = settings.number("expire_logs_days").unwrap_or(0) * 24 * 3600;
     let kept = settings.number("binlog_expire_logs_seconds").filter(|seconds| *seconds > 0).unwrap_or(days);
@@ -140,15 +132,12 @@ fn images(settings: &Settings) -> Option<Finding> {
 }
 
 /// Databases that the server keeps out of its log.
-async fn filters<'t>(conn: &mut Conn, server: &Server, tables: impl Iterator<Item = &'t TableName>) -> Result<Vec<Finding>> {
-    let sql = if server.flavor == Flavor::MySql && server.version >= 80_200 { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
-    let asked = conn.query_first::<mysql_async::Row, _>(sql).await.map_err(from_server);
+async fn filters<'t>(conn: &mut Conn, tables: impl Iterator<Item = &'t TableName>) -> Result<Vec<Finding>> {
+    let asked = conn.query_first::<mysql_async::Row, _>("SHOW MASTER STATUS").await.map_err(from_server);
     let row = match asked {
         Ok(row) => row,
-        Err(error) if error.is(&codes::RIGHTS_MISSING) => {
-            let remedy = "GRANT REPLICATION CLIENT and REPLICATION SLAVE ON *.* to the account (MariaDB: BINLOG MONITOR)";
-            return Ok(vec![Finding::blocker("rights", &codes::RIGHTS_MISSING, "the account may not ask where the log ends", remedy)]);
-        }
+        // said with the others that lack
+        Err(error) if error.is(&codes::RIGHTS_MISSING) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let listed = |at: usize| -> Vec<String> {
@@ -192,11 +181,14 @@ pub(crate) async fn target(conn: &mut Conn, server: &Server, needs: &TargetNeeds
         let what = "the server is read-only";
         findings.push(Finding::blocker("read_only", &codes::SETTING_UNSUITABLE, what, "name the server that takes writes"));
     }
+    let databases = needs.mappings.iter().map(|mapping| mapping.target.schema.as_str());
+    findings.extend(Rights::read(conn).await?.findings(&rights::writing(needs.task, databases)));
     findings.extend(Durability::read(conn).await?.finding());
     if settings.number("lower_case_table_names").is_some_and(|folds| folds != 0) {
         findings.extend(folded(needs));
     }
     findings.extend(triggers(conn, needs).await?);
+    findings.extend(fitting::findings(conn, server, needs).await?);
     Ok(findings)
 }
 

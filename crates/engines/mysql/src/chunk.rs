@@ -3,21 +3,23 @@
 //! The next block is read while the server writes the one before. The first is read before the transaction begins.
 
 use godwit_model::{
-    ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Error, Lease, LoadBlock, Result, RowBatch, RowReader, TableMapping, WriteKind, codes,
+    ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, Entry, Error, Lease, LoadBlock, Result, RowBatch, RowReader, TableMapping, WriteKind,
+    codes,
 };
 
-use crate::lease;
 use crate::script::execute;
-use crate::sending::{Sending, place};
+use crate::sending::Sending;
 use crate::shape::Shape;
 use crate::statements::Plan;
+use crate::transaction::Begun;
 use crate::writers::{Writer, Writers};
+use crate::{lease, transaction};
 
 /// A session whose transaction this leaves open on an error is dropped, and so rolled back.
 pub(crate) async fn write(writers: &Writers, lease: &Lease, write: &ChunkWrite<'_>, rows: &mut dyn RowReader) -> Result<ChunkWritten> {
     let first = next(rows).await?;
     let mut writer = writers.take().await?;
-    execute(&mut writer, "START TRANSACTION").await?;
+    transaction::open(&mut writer).await?;
     let written = put_all(&mut writer, write, first, rows).await?;
     let answer = match rows.finish().await? {
         ChunkEnd::Stale => {
@@ -29,13 +31,21 @@ pub(crate) async fn write(writers: &Writers, lease: &Lease, write: &ChunkWrite<'
                 .effect("the chunk was rolled back"));
         }
         ChunkEnd::Valid { rows } => {
-            let message = writer.message;
-            lease::commit(&mut writer, message, lease, std::slice::from_ref(write.done)).await?;
+            end(&mut writer, lease, write.done).await?;
             ChunkWritten::Written { rows }
         }
     };
     writers.give_back(writer);
     Ok(answer)
+}
+
+/// With the chunk's mark, if the transaction is still the one that its rows are in.
+pub(crate) async fn end(writer: &mut Writer, lease: &Lease, done: &Entry) -> Result<()> {
+    lease::commit(writer, lease, Begun::Here, std::slice::from_ref(done)).await
+}
+
+fn place(mapping: &TableMapping) -> String {
+    format!("table {}", mapping.target)
 }
 
 /// Same engine on both sides or another one: rows arrive as rows.

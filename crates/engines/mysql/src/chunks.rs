@@ -8,14 +8,12 @@
 //! Comparisons are written out, `a > 1 OR (a = 1 AND b > 2)`: MariaDB 10.11 reads `(a, b) > (1, 2)` by scanning the whole
 //! table, and the long form as two ranges of the index.
 
-use std::fmt::Write as _;
-
 use godwit_model::{Chunk, Error, Result, Table, TableName, codes};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 
 use crate::types::Kind;
-use crate::{error, quote};
+use crate::{error, hex, quote};
 
 const PREFIX: &str = "key1";
 const OPEN: &str = "-";
@@ -120,17 +118,17 @@ impl Mark {
             Mark::Number(number) => number.clone(),
             // plain text of times, numbers and addresses: the same in every character set
             Mark::Quoted(bytes) => quote::literal(&String::from_utf8_lossy(bytes)),
-            Mark::Bytes(bytes) => format!("x'{}'", hex(bytes)),
-            Mark::Text { charset, bytes } => format!("_{charset} x'{}'", hex(bytes)),
+            Mark::Bytes(bytes) => hex::literal(bytes),
+            Mark::Text { charset, bytes } => format!("_{charset} {}", hex::literal(bytes)),
         }
     }
 
     fn text(&self) -> String {
         match self {
             Mark::Number(number) => format!("n{number}"),
-            Mark::Quoted(bytes) => format!("q{}", hex(bytes)),
-            Mark::Bytes(bytes) => format!("b{}", hex(bytes)),
-            Mark::Text { charset, bytes } => format!("t{charset}.{}", hex(bytes)),
+            Mark::Quoted(bytes) => format!("q{}", hex::digits(bytes)),
+            Mark::Bytes(bytes) => format!("b{}", hex::digits(bytes)),
+            Mark::Text { charset, bytes } => format!("t{charset}.{}", hex::digits(bytes)),
         }
     }
 
@@ -207,13 +205,6 @@ fn compared(key: &[Part], bound: &[Mark], beyond: &str, last: &str) -> String {
         }
         _ => "TRUE".to_owned(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(digits: &[u8]) -> Option<Vec<u8>> {

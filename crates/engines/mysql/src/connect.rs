@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use godwit_model::{EndpointConfig, Error, Result, TlsMode, codes};
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
 use crate::error;
 
 pub(crate) const DEFAULT_PORT: u16 = 3306;
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-/// Largest packet that is sent; the server's own limit is asked for and may be smaller.
+/// How long a connection is silent before the system asks whether the other side is there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Which of the two families of servers it is, and its version as a number: 10.11.6 is 101106.
@@ -37,6 +37,8 @@ pub(crate) struct Server {
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     opts: Opts,
+    /// Whether a server that has no encryption is spoken to without.
+    prefers_tls: bool,
     /// The database of the URL; empty: none.
     pub(crate) database: String,
     /// For messages; holds no secret.
@@ -48,7 +50,7 @@ pub(crate) struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Read,
-    /// Rows of a task: no foreign keys, no unique checks that are merely postponed.
+    /// Rows and structure of a task: what they refer to may come later.
     Write,
 }
 
@@ -72,19 +74,38 @@ impl Endpoint {
             true => builder.socket(Some(host)),
             false => builder.ip_or_hostname(host).tcp_port(config.port.unwrap_or(DEFAULT_PORT)),
         };
-        Ok(Endpoint { opts: builder.into(), database: config.database.clone(), display, connect_limit })
+        Ok(Endpoint {
+            opts: builder.into(),
+            prefers_tls: config.tls.mode == TlsMode::Prefer,
+            database: config.database.clone(),
+            display,
+            connect_limit,
+        })
     }
 
     /// A session that was told what ours are told.
     pub(crate) async fn connect(&self, purpose: Purpose) -> Result<Conn> {
         let placed = |error: Error| error.at_least_at(|| self.display.clone());
-        let connecting = tokio::time::timeout(self.connect_limit, Conn::new(self.opts.clone()));
-        let mut conn = match connecting.await {
-            Err(_) => return Err(placed(Error::new(&codes::UNREACHABLE, "the server did not answer in time"))),
-            Ok(answer) => answer.map_err(|problem| placed(error::from_connecting(problem)))?,
-        };
-        conn.query_drop(settings(purpose)).await.map_err(|problem| placed(error::from_server(problem)))?;
+        match tokio::time::timeout(self.connect_limit, self.begin(purpose)).await {
+            Err(_) => Err(placed(Error::new(&codes::UNREACHABLE, "the server did not answer in time"))),
+            Ok(begun) => begun.map_err(placed),
+        }
+    }
+
+    async fn begin(&self, purpose: Purpose) -> Result<Conn> {
+        let mut conn = self.reach().await.map_err(error::from_connecting)?;
+        conn.query_drop(settings(purpose)).await.map_err(error::from_server)?;
         Ok(conn)
+    }
+
+    async fn reach(&self) -> Result<Conn, mysql_async::Error> {
+        match Conn::new(self.opts.clone()).await {
+            Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer)) if self.prefers_tls => {
+                let plain: Opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(None::<SslOpts>).into();
+                Conn::new(plain).await
+            }
+            reached => reached,
+        }
     }
 
     /// The same, for sessions on which larger packets arrive than the server takes.
@@ -112,14 +133,6 @@ impl Server {
         let max_packet = usize::try_from(packet).map_err(|_| Error::internal("a packet that does not fit"))?;
         Ok(Server { flavor, version, text: text.to_owned(), max_packet, instance: String::new() })
     }
-
-    /// What `Capabilities::dialect` says: whose DDL and values it understands as they are.
-    pub(crate) fn dialect(&self) -> &'static str {
-        match self.flavor {
-            Flavor::MySql => "mysql",
-            Flavor::MariaDb => "mariadb",
-        }
-    }
 }
 
 /// Every session has settings of its own, whatever the server's, the account's or a pooler's are. Zero dates pass where
@@ -129,7 +142,8 @@ fn settings(purpose: Purpose) -> String {
     let mut sql = "SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION time_zone = '+00:00', \
          sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
          wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600, lock_wait_timeout = 30, \
-         group_concat_max_len = 4294967295, autocommit = 1 \
+         group_concat_max_len = 4294967295, autocommit = 1, sql_select_limit = 18446744073709551615, completion_type = 'NO_CHAIN', sql_notes = 1, \
+         max_error_count = 64, unique_checks = 1 \
          /*M! , max_statement_time = 0, idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, \
          idle_write_transaction_timeout = 0 */ /*!80000 , max_execution_time = 0 */"
         .to_owned();
@@ -142,10 +156,6 @@ fn settings(purpose: Purpose) -> String {
 fn tls(config: &EndpointConfig, display: &str) -> Result<Option<SslOpts>> {
     let mode = config.tls.mode;
     if mode == TlsMode::Disable || config.host.starts_with('/') {
-        return Ok(None);
-    }
-    // the protocol has no way to try: whoever wants encryption says so
-    if mode == TlsMode::Prefer && config.tls.ca.is_none() {
         return Ok(None);
     }
     let mut opts = SslOpts::default();
@@ -212,14 +222,12 @@ impl Sessions {
     pub(crate) fn give_back(&self, conn: Conn) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
     }
-
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use godwit_testkit::servers::{self, MySqlOptions, MySqlServer, MySqlVersion};
+
     use super::*;
 
     #[test]
@@ -227,6 +235,29 @@ mod tests {
         let server = Server::parse("5.5.5-10.11.19-MariaDB-0+deb12u1-log", 16 << 20).unwrap();
         assert_eq!((server.flavor, server.version), (Flavor::MariaDb, 101_119));
         let server = Server::parse("9.7.0-1", 64 << 20).unwrap();
-        assert_eq!((server.flavor, server.version, server.dialect()), (Flavor::MySql, 90_700, "mysql"));
+        assert_eq!((server.flavor, server.version), (Flavor::MySql, 90_700));
+    }
+
+    async fn cipher(server: &MySqlServer, mode: TlsMode) -> Result<String> {
+        let mut config = crate::lab::config_of(server, "");
+        config.tls.mode = mode;
+        let mut conn = Endpoint::new(&config)?.connect(Purpose::Read).await?;
+        let said: Option<(String, String)> = conn.query_first("SHOW SESSION STATUS LIKE 'Ssl_cipher'").await.map_err(error::from_server)?;
+        Ok(said.unwrap().1)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_be_encrypted_is() {
+        let encrypted = MySqlOptions::default().with_setting("ssl", "ON");
+        let Some(server) = MySqlServer::start(MySqlVersion::MariaDb11_8, &encrypted) else { return };
+        assert_ne!(cipher(&server, TlsMode::Prefer).await.unwrap(), "");
+        assert_ne!(cipher(&server, TlsMode::Require).await.unwrap(), "");
+        assert_eq!(cipher(&server, TlsMode::Disable).await.unwrap(), "");
+        let unknown = cipher(&server, TlsMode::VerifyCa).await.unwrap_err();
+        assert!(unknown.is(&codes::UNREACHABLE), "{unknown}");
+        let Some(plain) = servers::shared_mysql(MySqlVersion::MariaDb10_11) else { return };
+        assert_eq!(cipher(plain, TlsMode::Prefer).await.unwrap(), "");
+        let refused = cipher(plain, TlsMode::Require).await.unwrap_err();
+        assert!(refused.is(&codes::UNREACHABLE), "{refused}");
     }
 }

@@ -21,6 +21,9 @@ pub(crate) struct Charset {
     pub(crate) collation: String,
 }
 
+/// In characters.
+const LONGEST_NAME: usize = 64;
+
 #[derive(Default)]
 pub(crate) struct Steps {
     pub(crate) items: Vec<SchemaItem>,
@@ -121,12 +124,24 @@ impl Steps {
                 self.lose(vec![left_out(object)]);
                 continue;
             };
-            let is_free = self.taken.insert(TableName::new(target.schema.clone(), key.name.to_lowercase()));
-            let name = if is_free { format!("CONSTRAINT {} ", quote::identifier(&key.name)) } else { String::new() };
+            let name = self.free_name(&target.schema, &key.name);
             let id = format!("FOREIGN KEY {target}.{}", key.name);
-            let sql = vec![format!("ALTER TABLE {} ADD {name}{text}", quote::table(target))];
+            let sql = vec![format!("ALTER TABLE {} ADD CONSTRAINT {} {text}", quote::table(target), quote::identifier(&name))];
             self.foreign_keys.push(SchemaItem { id, stage: Stage::AtFinish, table: Some(target.clone()), sql });
         }
+    }
+
+    /// The name, with a number if another has it. One that the server gives would be another each time that the statement
+    /// runs: what was cut off behind it would be made twice.
+    fn free_name(&mut self, database: &str, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        let mut number = 1;
+        while !self.taken.insert(TableName::new(database, name.to_lowercase())) {
+            number += 1;
+            let suffix = format!("_{number}");
+            name = wanted.chars().take(LONGEST_NAME - suffix.len()).chain(suffix.chars()).collect();
+        }
+        name
     }
 }
 
@@ -176,4 +191,19 @@ pub(crate) fn kept_options(options: &[Piece], lost: &mut Vec<Lost>, table: &Tabl
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_foreign_key_has_a_name_of_its_own() {
+        let mut steps = Steps::default();
+        let long = "é".repeat(64);
+        let names: Vec<String> = ["fk", "FK", "fk_2", "fk", &long, &long].map(|name| steps.free_name("a", name)).into();
+        assert_eq!(names[..4], ["fk", "FK_2", "fk_2_2", "fk_3"]);
+        assert!(names[4] == long && names[5].chars().count() == 64 && names[5].ends_with("é_2"));
+        assert_eq!(steps.free_name("b", "fk"), "fk");
+    }
 }

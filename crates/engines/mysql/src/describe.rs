@@ -8,7 +8,7 @@ use mysql_async::Conn;
 use crate::catalog::{self, CatalogTable, rows, text};
 use crate::connect::Server;
 use crate::ddl::{self, Charset};
-use crate::{created, look, quote};
+use crate::{created, look, quote, rights};
 
 /// How often a description is begun anew when tables are altered while they are read.
 const ATTEMPTS: usize = 5;
@@ -25,8 +25,12 @@ pub(crate) async fn describe(conn: &mut Conn, server: &Server, task: &Task) -> R
 /// None: a table was altered meanwhile. Many answers make one description: stamps before and behind them prove it one.
 async fn attempt(conn: &mut Conn, server: &Server, task: &Task) -> Result<Option<Description>> {
     let names = catalog::selected(conn, &task.select, &task.source.database).await?;
+    if names.is_empty() {
+        rights::must_see(conn, task).await?;
+    }
     let stamps = look::stamps(conn, server, &names).await?;
     let tables = catalog::read(conn, server, &names).await?;
+    transactional(&tables)?;
     let mappings = TableMapping::resolve_all(&task.map, tables.iter().map(|table| &table.table))?;
     let mut description = Description {
         tables: tables.iter().map(|table| table.table.clone()).collect(),
@@ -43,6 +47,17 @@ async fn attempt(conn: &mut Conn, server: &Server, task: &Task) -> Result<Option
     let is_whole = tables.len() == names.len() && tables.iter().all(|table| !table.table.columns.is_empty());
     let is_still = is_whole && look::stamps(conn, server, &names).await? == stamps;
     Ok(is_still.then_some(description))
+}
+
+/// Only InnoDB's tables are in a snapshot, and only their changes are taken back with their transaction.
+fn transactional(tables: &[CatalogTable]) -> Result<()> {
+    let others = tables.iter().filter(|table| table.engine != "InnoDB");
+    let named = quote::list(others.map(|table| format!("{} ({})", table.table.name, table.engine)));
+    if named.is_empty() {
+        return Ok(());
+    }
+    let what = format!("tables of engines without transactions cannot be copied exactly: {named}");
+    Err(Error::new(&codes::TASK_UNSUPPORTED, what).remedy("leave them out of the selection, or ALTER TABLE ... ENGINE = InnoDB"))
 }
 
 fn makes_tables(task: &Task) -> bool {

@@ -55,7 +55,8 @@ pub(crate) fn from_message(said: &ServerError) -> Error {
     let code = code_of(said.code);
     let number = said.code;
     if quotes_a_value(number) {
-        return Error::new(code, format!("the server refused a value (error {number})")).detail(said.message.clone());
+        let refused = if number == NOT_UNDERSTOOD { "statement" } else { "value" };
+        return Error::new(code, format!("the server refused a {refused} (error {number})")).detail(said.message.clone());
     }
     let error = Error::new(code, format!("{} (error {number})", said.message));
     match remedy_of(code) {
@@ -64,15 +65,20 @@ pub(crate) fn from_message(said: &ServerError) -> Error {
     }
 }
 
+/// A statement that is no SQL, which the server quotes with the values in it.
+const NOT_UNDERSTOOD: u16 = 1064;
+
 /// Whether the server's text may hold values of rows.
 fn quotes_a_value(number: u16) -> bool {
     matches!(
         number,
         1048 | 1062
+            | NOT_UNDERSTOOD
             | 1169
             | 1264
             | 1265
             | 1292
+            | 1300
             | 1364
             | 1366
             | 1367
@@ -81,6 +87,8 @@ fn quotes_a_value(number: u16) -> bool {
             | 1416
             | 1451
             | 1452
+            | 1525
+            | 1526
             | 1557
             | 1586
             | 1644
@@ -111,6 +119,7 @@ fn code_of(number: u16) -> &'static Code {
         1290 | 1836 | 3100 => &codes::SETTING_UNSUITABLE,
         1153 | 1301 => &codes::VALUE_TOO_LARGE,
         1062 | 1169 | 1557 | 1586 => &codes::CONFLICT,
+        NOT_UNDERSTOOD => &codes::SERVER_REFUSED,
         number if quotes_a_value(number) => &codes::VALUE_REFUSED,
         _ => &codes::SERVER_REFUSED,
     }

@@ -1,8 +1,8 @@
 //! P0, or the proof that a known position still serves.
 //!
-//! P0 comes from a consistent snapshot: the server says at which place of the log it lies, exactly, and which GTIDs that is. `@@gtid_binlog_pos` would be ahead of what the snapshot shows. What the snapshot does not show and the
-//! log holds before P0 are XA transactions that are prepared: their rows are before it, their commit behind. So there must
-//! be none.
+//! P0 comes from a consistent snapshot: the server says at which place of the log it lies, exactly, and which GTIDs that is.
+//! `@@gtid_binlog_pos` would be ahead of what the snapshot shows. What the snapshot does not show and the log holds before
+//! P0 are XA transactions that are prepared (`prepared`): there must be none.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -14,14 +14,17 @@ use tokio::time::Instant;
 
 use crate::binlog::{Binlog, Event, decode};
 use crate::connect::{Endpoint, Purpose};
-use crate::gtid::GtidPosition;
+use crate::gtid::{Gtid, GtidPosition};
+use crate::patience::answered;
 use crate::position::{Place, StoreMark};
-use crate::snapshot::{ConsistentSnapshot, LogPlace, Width};
-use crate::{changes, error, marker, quote, snapshot};
+use crate::prepared::Waiting;
+use crate::snapshot::{ConsistentSnapshot, LogPlace};
+use crate::{changes, error, marker, prepared, quote, snapshot};
 
-/// For XA transactions that are prepared to end.
+/// For what is in the log already to show: commits wait there for a disk, or for a replica that must have them first, and
+/// how long is the administrator's setting.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The server tells nobody when one ends.
+/// The server tells nobody when a commit shows.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What `establish` made or found.
@@ -44,8 +47,12 @@ pub(crate) async fn establish(endpoint: &Endpoint, task: &Task, width: usize, kn
 /// The server itself says whether it still keeps the log from there on: it is asked to send it.
 async fn recognize(endpoint: &Endpoint, task: &Task, conn: &mut Conn, position: &Position) -> Result<Founded> {
     let mut place = Place::parse(position)?;
-    changes::must_hold(endpoint, conn, &task.name, &place).await?;
-    drop(Binlog::open(endpoint, &place.gtids).await?);
+    answered(changes::must_hold(endpoint, conn, &task.name, &place)).await?;
+    let log = Binlog::open(endpoint, &place.gtids).await?;
+    // those that a stream gave follow a P0 that none lies across
+    if task.from.as_ref() == Some(position) {
+        prepared::must_not_lie_across(&place.gtids, log, conn).await?;
+    }
     if place.store.is_none() {
         leave_mark(conn, task).await?;
         place.store = changes::store_mark(conn).await?;
@@ -69,22 +76,20 @@ async fn leave_mark(conn: &mut Conn, task: &Task) -> Result<()> {
 }
 
 async fn open_snapshot(endpoint: &Endpoint, mut asking: Conn, width: usize, store: Option<StoreMark>) -> Result<Founded> {
-    let began = Instant::now();
+    let waiting = Waiting::begin();
     loop {
-        let counted = counted(&mut asking).await?;
-        wait_for_prepared(&mut asking, began).await?;
-        // where users write too fast for several to agree, one is enough: the copy takes longer, and stays exact
-        let opened = ConsistentSnapshot::open(endpoint, Width { wanted: width, enough: 1 }).await?;
+        let counted = prepared::counted(&mut asking).await?;
+        waiting.until_none(&mut asking).await?;
+        let opened = ConsistentSnapshot::open(endpoint, width).await?;
         let place = opened.place.as_ref().ok_or_else(says_no_place)?;
         let gtids = gtids_at(endpoint, &mut asking, place).await?;
         // one that was prepared before the snapshot's place may be committed by now
-        let is_quiet = prepared(&mut asking).await?.is_empty() && self::counted(&mut asking).await? == counted;
+        let is_quiet = prepared::names(&mut asking).await?.is_empty() && prepared::counted(&mut asking).await? == counted;
         match gtids {
             Some(gtids) if is_quiet => {
                 return Ok(Founded { position: Place { gtids, store, last: None }.position(), snapshot: Some(opened.snapshot) });
             }
-            _ if began.elapsed() > LIMIT => return Err(never_quiet("go on without a pause")),
-            _ => {}
+            _ => waiting.must_go_on("go on without a pause")?,
         }
     }
 }
@@ -109,12 +114,31 @@ pub(crate) struct Seen {
 }
 
 /// None: the server removed the file of the log that the moment lies in.
+///
+/// Replicas are sent what the log has, and other sessions may not see it yet: with semi-synchronous replication
+/// (`AFTER_SYNC`) a commit waits between the two for seconds. So a moment counts only if it shows what the log had before.
 pub(crate) async fn look(endpoint: &Endpoint) -> Result<Option<Seen>> {
-    let mut asking = endpoint.connect(Purpose::Read).await?;
-    let (conn, place) = snapshot::one(endpoint).await?;
-    let place = place.ok_or_else(says_no_place)?;
-    let Some(gtids) = gtids_at(endpoint, &mut asking, &place).await? else { return Ok(None) };
-    Ok(Some(Seen { position: Place { gtids, store: None, last: None }.position(), conn }))
+    let began = Instant::now();
+    let mut asking = answered(endpoint.connect(Purpose::Read)).await?;
+    let given = answered(changes::end_of_log(&mut asking)).await?;
+    loop {
+        let (conn, place) = answered(snapshot::one(endpoint)).await?;
+        let place = place.ok_or_else(says_no_place)?;
+        let Some(gtids) = gtids_at(endpoint, &mut asking, &place).await? else { return Ok(None) };
+        let Some(unseen) = given.ahead_of(&gtids) else {
+            return Ok(Some(Seen { position: Place { gtids, store: None, last: None }.position(), conn }));
+        };
+        if began.elapsed() > LIMIT {
+            return Err(never_shown(unseen));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn never_shown(gtid: &Gtid) -> Error {
+    Error::new(&codes::RETRYABLE, format!("{gtid} is in the source's log for {} s, and its rows do not show", LIMIT.as_secs()))
+        .remedy("its commit waits for a replica (rpl_semi_sync_master_timeout) or a disk; it is tried again")
+        .effect("nothing was compared")
 }
 
 /// The same by reading the file as a replica does. The server's own function gives NULL where an event before the place is
@@ -133,7 +157,7 @@ async fn counted_in_file(endpoint: &Endpoint, file: &str, place: u64) -> Result<
             Event::Rotate | Event::Heartbeat => return Err(past(file, place)),
             _ => {}
         }
-        match u64::from(raw.header().end).cmp(&place) {
+        match raw.header().end.cmp(&place) {
             Ordering::Less => {}
             Ordering::Equal => return Ok(Some(gtids)),
             Ordering::Greater => return Err(past(file, place)),
@@ -148,37 +172,4 @@ fn past(file: &str, place: u64) -> Error {
     )
     .remedy("FLUSH BINARY LOGS begins a new file; it is tried again")
     .effect("nothing was read")
-}
-
-/// How many XA transactions were prepared, committed and rolled back since the server started.
-async fn counted(conn: &mut Conn) -> Result<Vec<(String, String)>> {
-    conn.query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_xa_prepare', 'Com_xa_commit', 'Com_xa_rollback')")
-        .await
-        .map_err(error::from_server)
-}
-
-/// What people know of XA transactions that are prepared.
-async fn prepared(conn: &mut Conn) -> Result<Vec<String>> {
-    let rows: Vec<(i64, i64, i64, String)> = conn.query("XA RECOVER FORMAT = 'SQL'").await.map_err(error::from_server)?;
-    Ok(rows.into_iter().map(|(_, _, _, name)| name).collect())
-}
-
-/// Returns when there is none.
-async fn wait_for_prepared(conn: &mut Conn, began: Instant) -> Result<()> {
-    loop {
-        let open = prepared(conn).await?;
-        if open.is_empty() {
-            return Ok(());
-        }
-        if began.elapsed() > LIMIT {
-            let named = open.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("; ");
-            return Err(never_quiet(&format!("stay prepared ({named})")));
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-}
-
-fn never_quiet(what: &str) -> Error {
-    let what = format!("XA transactions {what} for {} s, so that no beginning of the changes can be told", LIMIT.as_secs());
-    Error::new(&codes::RETRYABLE, what).remedy("end them with XA COMMIT or XA ROLLBACK; it is tried again").effect("nothing was read")
 }

@@ -1,7 +1,7 @@
 //! The server of the tests: one private MariaDB for all of them.
 
 use godwit_model::{Column, EndpointConfig, Key, Table, TableMapping, TableName, Tls};
-use godwit_testkit::servers::{self, MySqlVersion};
+use godwit_testkit::servers::{self, MySqlServer, MySqlVersion};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
@@ -9,8 +9,11 @@ use crate::connect::{Endpoint, Purpose};
 
 /// None where it is not there and may be skipped.
 pub(crate) fn config(database: &str) -> Option<EndpointConfig> {
-    let server = servers::shared_mysql(MySqlVersion::MariaDb10_11)?;
-    Some(EndpointConfig {
+    Some(config_of(servers::shared_mysql(MySqlVersion::MariaDb10_11)?, database))
+}
+
+pub(crate) fn config_of(server: &MySqlServer, database: &str) -> EndpointConfig {
+    EndpointConfig {
         engine: "mysql".into(),
         host: "127.0.0.1".into(),
         port: Some(server.port()),
@@ -19,7 +22,7 @@ pub(crate) fn config(database: &str) -> Option<EndpointConfig> {
         database: database.into(),
         tls: Tls::default(),
         options: Vec::new(),
-    })
+    }
 }
 
 pub(crate) fn lab() -> Option<Endpoint> {

@@ -1,84 +1,20 @@
-//! Godwit's own tables on a target: one lease row per task, and its ledger.
+//! The lease: one row of a task, its proof, and commits under it.
 //!
 //! A write counts only if the lease row still has the writer's epoch. The proof stands last in the writer's transaction,
 //! in one message with the COMMIT: the row is locked for no round trip, a taker of the lease waits for a commit under way
 //! and for nothing else, and a process that stands still holds no lock on it.
-//!
-//! Names and keys are bytes: `utf8mb4_bin` pads, and would take a key for the same one with a space behind it.
 
 use bytes::Bytes;
 use godwit_model::{Checkpoint, Entry, Error, Holder, Lease, LeaseRecord, LogId, Position, Result, Sequence, TaskName, codes};
-use mysql_async::prelude::{FromValue, Queryable as _};
+use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row};
 
-use crate::script::{Failed, Script, execute, number_of};
-use crate::{error, quote, writers};
-
-/// Whoever makes or drops Godwit's own tables or its database holds this lock of the server, also on a source.
-pub(crate) const INSTALL_LOCK: &str = "godwit install";
-/// Seconds.
-const INSTALL_WAIT: u32 = 30;
-
-const DATABASE: &str = "CREATE DATABASE IF NOT EXISTS godwit CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-const TABLES: [&str; 2] = [
-    "CREATE TABLE IF NOT EXISTS godwit.lease (
-        task varbinary(255) NOT NULL PRIMARY KEY, epoch bigint unsigned NOT NULL, counter bigint unsigned NOT NULL,
-        host varchar(255), boot varchar(255), pid bigint unsigned, started bigint unsigned,
-        `position` longblob, log varbinary(16), `sequence` bigint unsigned
-    ) ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    "CREATE TABLE IF NOT EXISTS godwit.ledger (
-        task varbinary(255) NOT NULL, `key` varbinary(2000) NOT NULL, value longblob NOT NULL, PRIMARY KEY (task, `key`)
-    ) ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-];
-
-pub(crate) async fn install(conn: &mut Conn) -> Result<()> {
-    if installed(conn).await? {
-        return Ok(());
-    }
-    lock(conn).await?;
-    let made = make(conn).await;
-    unlock(conn).await?;
-    made
-}
-
-async fn make(conn: &mut Conn) -> Result<()> {
-    // an account that may not make databases gets one that an administrator made
-    if !counted(conn, "information_schema.schemata WHERE schema_name = 'godwit'").await?.eq(&1) {
-        execute(conn, DATABASE).await?;
-    }
-    for table in TABLES {
-        execute(conn, table).await?;
-    }
-    Ok(())
-}
-
-pub(crate) async fn lock(conn: &mut Conn) -> Result<()> {
-    let sql = format!("SELECT GET_LOCK('{INSTALL_LOCK}', {INSTALL_WAIT})");
-    let locked: Option<Option<i64>> = conn.query_first(sql).await.map_err(error::from_server)?;
-    if locked.flatten() != Some(1) {
-        return Err(Error::new(&codes::BUSY, "another process makes or removes Godwit's own tables"));
-    }
-    Ok(())
-}
-
-pub(crate) async fn unlock(conn: &mut Conn) -> Result<()> {
-    execute(conn, format!("DO RELEASE_LOCK('{INSTALL_LOCK}')")).await.map(drop)
-}
-
-async fn counted(conn: &mut Conn, from: &str) -> Result<u64> {
-    let count: Option<u64> = conn.query_first(format!("SELECT count(*) FROM {from}")).await.map_err(error::from_server)?;
-    count.ok_or_else(|| Error::internal("a count without a row"))
-}
-
-pub(crate) async fn installed(conn: &mut Conn) -> Result<bool> {
-    let from = "information_schema.tables WHERE table_schema = 'godwit' AND table_name IN ('lease', 'ledger')";
-    Ok(counted(conn, from).await? == 2)
-}
-
-/// No database or no table of Godwit's.
-fn is_absent(problem: &mysql_async::Error) -> bool {
-    matches!(number_of(problem), Some(1049 | 1146))
-}
+use crate::ledger::Lengths;
+use crate::own_tables::{self, cell, is_absent};
+use crate::script::{Failed, Script, execute};
+use crate::transaction::Begun;
+use crate::writers::{self, Writer};
+use crate::{error, hex, ledger, quote, transaction};
 
 const FIELDS: &str = "epoch, counter, host, boot, pid, started, `position`, log, `sequence`";
 
@@ -109,13 +45,6 @@ fn record_of(row: &Row) -> Result<LeaseRecord> {
     Ok(LeaseRecord { holder, checkpoint, epoch: number(0)?, counter: number(1)? })
 }
 
-fn cell<T: FromValue>(row: &Row, place: usize) -> Result<Option<T>> {
-    match row.get_opt::<Option<T>, _>(place) {
-        Some(Ok(value)) => Ok(value),
-        _ => Err(damaged()),
-    }
-}
-
 fn damaged() -> Error {
     Error::new(&codes::TARGET_CHANGED, "the row of the lease is not as Godwit writes it").at("table godwit.lease")
 }
@@ -127,12 +56,12 @@ pub(crate) async fn take(conn: &mut Conn, task: &TaskName, holder: &Holder, seen
         return take_locked(conn, task, holder, seen).await;
     }
     // the last other task may be about to take the tables away
-    lock(conn).await?;
-    let taken = match installed(conn).await? {
+    own_tables::lock(conn).await?;
+    let taken = match own_tables::installed(conn).await? {
         true => take_locked(conn, task, holder, seen).await,
         false => Err(Error::new(&codes::BUSY, "another process removed Godwit's own tables")),
     };
-    unlock(conn).await?;
+    own_tables::unlock(conn).await?;
     taken
 }
 
@@ -208,11 +137,6 @@ pub(crate) fn lost(lease: &Lease) -> Error {
 /// Fails with 1690 (out of range) unless the statement before it touched exactly one row.
 const PROOF: &str = "SET @godwit_proof = 18446744073709551615 + (ROW_COUNT() <> 1)";
 const OUT_OF_RANGE: u16 = 1690;
-const NO_SAVEPOINT: u16 = 1305;
-
-pub(crate) fn rolled_back() -> Error {
-    Error::new(&codes::RETRYABLE, "the server rolled the transaction back").effect("nothing was written")
-}
 
 /// What moves the checkpoint, if it still stands at `previous`.
 fn advance(lease: &Lease, previous: Option<&Checkpoint>, next: &Checkpoint) -> String {
@@ -230,12 +154,7 @@ fn advance(lease: &Lease, previous: Option<&Checkpoint>, next: &Checkpoint) -> S
 }
 
 fn bytes_or_null(bytes: Option<&[u8]>) -> String {
-    bytes.map_or("NULL".to_owned(), |bytes| format!("x'{}'", hex(bytes)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    bytes.map_or("NULL".to_owned(), hex::literal)
 }
 
 /// How the end of a transaction failed.
@@ -245,69 +164,75 @@ pub(crate) enum Unended {
     Failed(Error),
 }
 
-impl From<Error> for Unended {
-    fn from(error: Error) -> Self {
-        Unended::Failed(error)
-    }
-}
-
 /// Ends the open transaction with its entries under the lease.
-pub(crate) async fn commit(conn: &mut Conn, message: usize, lease: &Lease, entries: &[Entry]) -> Result<()> {
-    match end_with(conn, message, lease, Script::default(), raise(lease), entries).await {
+pub(crate) async fn commit(writer: &mut Writer, lease: &Lease, begun: Begun, entries: &[Entry]) -> Result<()> {
+    match end_with(writer, lease, begun, raise(lease), entries).await {
         Ok(()) => Ok(()),
         Err(Unended::Failed(error)) => Err(error),
         Err(Unended::Unproved) => {
-            execute(conn, "ROLLBACK").await?;
+            execute(writer, "ROLLBACK").await?;
             Err(lost(lease))
         }
     }
 }
 
-/// Ends the open transaction with its entries, moving the checkpoint. `before` runs in the same message.
+/// The same for a transaction that was begun here, moving the checkpoint.
 pub(crate) async fn commit_at(
-    conn: &mut Conn,
-    message: usize,
+    writer: &mut Writer,
     lease: &Lease,
-    before: Script,
     (previous, next): (Option<&Checkpoint>, &Checkpoint),
     entries: &[Entry],
 ) -> Result<()> {
-    match end_with(conn, message, lease, before, advance(lease, previous, next), entries).await {
+    match end_with(writer, lease, Begun::Here, advance(lease, previous, next), entries).await {
         Ok(()) => Ok(()),
         Err(Unended::Failed(error)) => Err(error),
         Err(Unended::Unproved) => {
-            execute(conn, "ROLLBACK").await?;
-            Err(unmoved(conn, lease).await?)
+            execute(writer, "ROLLBACK").await?;
+            Err(unmoved(writer, lease).await?)
         }
     }
 }
 
 /// Many entries go ahead of the proof, so that its message stays small; few go behind it, where nobody can be in the way.
-async fn end_with(
-    conn: &mut Conn,
-    message: usize,
-    lease: &Lease,
-    mut script: Script,
-    proof: String,
-    entries: &[Entry],
-) -> Result<(), Unended> {
-    let mut statements = entry_statements(&lease.task, entries, message);
-    if statements.iter().map(String::len).sum::<usize>() > message {
+/// Only in a transaction is that one act: outside of it each statement would commit alone.
+async fn end_with(writer: &mut Writer, lease: &Lease, begun: Begun, proof: String, entries: &[Entry]) -> Result<(), Unended> {
+    if let Some(entry) = entries.iter().find(|entry| entry.value.len() > writer.most) {
+        return Err(Unended::Failed(too_large(entry)));
+    }
+    let lengths = Lengths { wanted: writer.message, most: writer.most };
+    let mut statements = ledger::statements(&lease.task, entries, lengths);
+    if statements.iter().map(String::len).sum::<usize>() > writer.message {
         for statement in statements.drain(..) {
-            execute(conn, statement).await?;
+            let mut script = begun.still_open();
+            script.add(statement);
+            script.run(writer).await.map_err(unended)?;
         }
     }
+    let mut script = begun.ending();
     script.add(proof);
     let proof = script.len();
     script.add(PROOF);
     statements.iter().for_each(|statement| script.add(statement));
     script.add("COMMIT");
-    match script.run(conn).await {
+    match script.run(writer).await {
         Ok(_) => Ok(()),
         Err(failed) if failed.statement == proof && failed.number() == Some(OUT_OF_RANGE) => Err(Unended::Unproved),
-        Err(failed) if failed.number() == Some(NO_SAVEPOINT) => Err(Unended::Failed(rolled_back())),
-        Err(failed) => Err(Unended::Failed(failed.into())),
+        Err(failed) => Err(unended(failed)),
     }
+}
+
+fn unended(failed: Failed) -> Unended {
+    Unended::Failed(if transaction::is_gone(&failed) { transaction::rolled_back() } else { failed.into() })
+}
+
+/// The server joins no longer texts, and answers with no longer rows.
+fn too_large(entry: &Entry) -> Error {
+    Error::new(
+        &codes::VALUE_TOO_LARGE,
+        format!("what the ledger keeps as `{}` is larger than the largest message the target takes", entry.key),
+    )
+    .at("table godwit.ledger")
+    .remedy("raise `max_allowed_packet` of the target")
 }
 
 /// Why the checkpoint did not move.
@@ -320,152 +245,4 @@ async fn unmoved(conn: &mut Conn, lease: &Lease) -> Result<Error> {
         .at("table godwit.lease")
         .effect("the transaction was rolled back")
         .remedy("find out who changed the row or restored the target, then run again"))
-}
-
-/// The pipeline's entries; those of this engine's own (`OWN`) are not among them.
-pub(crate) async fn ledger(conn: &mut Conn, task: &TaskName) -> Result<Vec<Entry>> {
-    let entries = all_entries(conn, task).await?;
-    Ok(entries.into_iter().filter(|entry| !entry.key.starts_with(OWN)).collect())
-}
-
-/// What the keys of this engine's own entries begin with.
-pub(crate) const OWN: &str = "mysql/";
-
-async fn all_entries(conn: &mut Conn, task: &TaskName) -> Result<Vec<Entry>> {
-    let sql = format!("SELECT `key`, value FROM godwit.ledger WHERE task = {} ORDER BY `key`", quote::literal(task.as_str()));
-    match conn.query::<Row, _>(sql).await {
-        Ok(rows) => rows.iter().map(entry_of).collect(),
-        Err(problem) if is_absent(&problem) => Ok(Vec::new()),
-        Err(problem) => Err(error::from_server(problem)),
-    }
-}
-
-fn entry_of(row: &Row) -> Result<Entry> {
-    let key: Vec<u8> = cell(row, 0)?.ok_or_else(damaged)?;
-    let value: Vec<u8> = cell(row, 1)?.ok_or_else(damaged)?;
-    Ok(Entry { key: String::from_utf8(key).map_err(|_| damaged())?, value: Bytes::from(value) })
-}
-
-/// One entry of this engine's own.
-pub(crate) async fn own_entry(conn: &mut Conn, task: &TaskName, key: &str) -> Result<Option<Bytes>> {
-    let sql = format!("SELECT value FROM godwit.ledger WHERE task = {} AND `key` = {}", quote::literal(task.as_str()), quote::literal(key));
-    let value: Option<Vec<u8>> = conn.query_first(sql).await.map_err(error::from_server)?;
-    Ok(value.map(Bytes::from))
-}
-
-/// Statements that write these entries, each of about `size` bytes. Of two entries with one key the last counts.
-fn entry_statements(task: &TaskName, entries: &[Entry], size: usize) -> Vec<String> {
-    let last: std::collections::BTreeMap<&str, &[u8]> = entries.iter().map(|entry| (entry.key.as_str(), &entry.value[..])).collect();
-    let task = quote::literal(task.as_str());
-    let mut statements: Vec<String> = Vec::new();
-    let mut is_open = false;
-    for (key, value) in last.iter().filter(|(_, value)| !value.is_empty()) {
-        let row = format!("({task}, {}, x'{}')", quote::literal(key), hex(value));
-        match statements.last_mut().filter(|text| is_open && text.len() + row.len() < size) {
-            Some(text) => {
-                text.push_str(", ");
-                text.push_str(&row);
-            }
-            None => {
-                close(&mut statements, is_open);
-                statements.push(format!("INSERT INTO godwit.ledger (task, `key`, value) VALUES {row}"));
-                is_open = true;
-            }
-        }
-    }
-    close(&mut statements, is_open);
-    let removed: Vec<&str> = last.into_iter().filter(|(_, value)| value.is_empty()).map(|(key, _)| key).collect();
-    for some in removed.chunks(500) {
-        let keys = quote::list(some.iter().map(|key| quote::literal(key)));
-        statements.push(format!("DELETE FROM godwit.ledger WHERE task = {task} AND `key` IN ({keys})"));
-    }
-    statements
-}
-
-fn close(statements: &mut [String], is_open: bool) {
-    if let Some(text) = statements.last_mut().filter(|_| is_open) {
-        text.push_str(" ON DUPLICATE KEY UPDATE value = VALUES(value)");
-    }
-}
-
-/// What Godwit keeps here for the task.
-pub(crate) async fn traces(conn: &mut Conn, task: &TaskName) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    if read(conn, task).await?.is_some() {
-        found.push(format!("lease and checkpoint of {task} in table godwit.lease"));
-    }
-    let entries = all_entries(conn, task).await?.len();
-    if entries > 0 {
-        found.push(format!("{entries} entries of {task} in table godwit.ledger"));
-    }
-    if installed(conn).await? && others(conn, task).await? == 0 {
-        found.extend(["table godwit.lease", "table godwit.ledger"].map(str::to_owned));
-    }
-    Ok(found)
-}
-
-async fn others(conn: &mut Conn, task: &TaskName) -> Result<u64> {
-    counted(conn, &format!("godwit.lease WHERE task <> {}", quote::literal(task.as_str()))).await
-}
-
-/// Removes the task's rows, the tables when no other task uses them, and the database when nothing else is in it.
-pub(crate) async fn remove(conn: &mut Conn, task: &TaskName) -> Result<()> {
-    lock(conn).await?;
-    let removed = remove_locked(conn, task).await;
-    unlock(conn).await?;
-    removed
-}
-
-async fn remove_locked(conn: &mut Conn, task: &TaskName) -> Result<()> {
-    if !installed(conn).await? {
-        return Ok(());
-    }
-    let name = quote::literal(task.as_str());
-    let mut script = Script::default();
-    script.add("START TRANSACTION");
-    script.add(format!("DELETE FROM godwit.lease WHERE task = {name}"));
-    script.add(format!("DELETE FROM godwit.ledger WHERE task = {name}"));
-    script.add("COMMIT");
-    script.run(conn).await?;
-    if others(conn, task).await? > 0 {
-        return Ok(());
-    }
-    execute(conn, "DROP TABLE godwit.lease, godwit.ledger").await?;
-    drop_empty_database(conn).await
-}
-
-pub(crate) async fn drop_empty_database(conn: &mut Conn) -> Result<()> {
-    let objects = counted(conn, "information_schema.tables WHERE table_schema = 'godwit'").await?
-        + counted(conn, "information_schema.routines WHERE routine_schema = 'godwit'").await?;
-    if objects == 0 {
-        execute(conn, "DROP DATABASE godwit").await?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(key: &str, value: &'static [u8]) -> Entry {
-        Entry { key: key.to_owned(), value: Bytes::from_static(value) }
-    }
-
-    #[test]
-    fn entries_become_few_statements_of_a_bounded_size() {
-        let task = TaskName::parse("shop").unwrap();
-        let entries = [entry("a", b"1"), entry("b", b""), entry("c", b"2"), entry("a", b"3")];
-        let whole = entry_statements(&task, &entries, 1000);
-        assert_eq!(
-            whole,
-            [
-                "INSERT INTO godwit.ledger (task, `key`, value) VALUES ('shop', 'a', x'33'), ('shop', 'c', x'32') ON DUPLICATE KEY UPDATE value = VALUES(value)",
-                "DELETE FROM godwit.ledger WHERE task = 'shop' AND `key` IN ('b')"
-            ]
-        );
-        let cut = entry_statements(&task, &entries, 10);
-        assert_eq!(cut.len(), 3);
-        assert!(cut[..2].iter().all(|text| text.ends_with("VALUES(value)")));
-        assert!(entry_statements(&task, &[], 10).is_empty());
-    }
 }

@@ -2,6 +2,8 @@
 
 mod apply;
 mod binlog;
+mod capabilities;
+mod cascades;
 mod catalog;
 mod changes;
 mod charset;
@@ -10,6 +12,7 @@ mod chunk;
 mod chunks;
 mod connect;
 mod created;
+mod cutting;
 mod ddl;
 mod describe;
 mod digest;
@@ -18,23 +21,32 @@ mod digest_tests;
 mod durability;
 mod error;
 mod establish;
+mod fingerprint;
+mod fitting;
+mod grants;
 mod gtid;
+mod hex;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod lab_tests;
 mod lease;
+mod ledger;
 mod logged;
 mod look;
 mod marker;
 mod members;
 mod numbers;
+mod own_tables;
+mod patience;
 mod performing;
 mod position;
+mod prepared;
 mod present;
 mod quote;
 mod read;
 mod renaming;
+mod rights;
 mod rows;
 mod script;
 mod seats;
@@ -51,6 +63,7 @@ mod target;
 #[cfg(test)]
 mod target_tests;
 mod tokens;
+mod transaction;
 mod types;
 mod values;
 mod writers;
@@ -58,6 +71,8 @@ mod writers;
 use std::sync::Arc;
 
 use godwit_model::{Result, Source, Target, Task};
+
+pub use grants::{grants_unasked, source_grants, target_grants};
 
 /// The task's source. Connects when it is first asked for something.
 pub fn source(task: &Task) -> Result<Arc<dyn Source>> {

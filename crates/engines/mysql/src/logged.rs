@@ -10,71 +10,8 @@ use std::net::Ipv4Addr;
 
 use godwit_model::{Error, Result, codes};
 
+use crate::binlog::{DECIMAL_DIGITS, LoggedType, decimal_length, kind, length_width};
 use crate::types::Kind;
-
-const DECIMAL_DIGITS: usize = 9;
-/// Bytes that so many decimal digits take.
-const DECIMAL_BYTES: [usize; DECIMAL_DIGITS + 1] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
-
-/// The types' numbers in a table map.
-mod number {
-    pub(super) const TINY: u8 = 1;
-    pub(super) const SHORT: u8 = 2;
-    pub(super) const LONG: u8 = 3;
-    pub(super) const FLOAT: u8 = 4;
-    pub(super) const DOUBLE: u8 = 5;
-    pub(super) const TIMESTAMP: u8 = 7;
-    pub(super) const LONGLONG: u8 = 8;
-    pub(super) const INT24: u8 = 9;
-    pub(super) const DATE: u8 = 10;
-    pub(super) const TIME: u8 = 11;
-    pub(super) const DATETIME: u8 = 12;
-    pub(super) const YEAR: u8 = 13;
-    pub(super) const NEWDATE: u8 = 14;
-    pub(super) const VARCHAR: u8 = 15;
-    pub(super) const BIT: u8 = 16;
-    pub(super) const TIMESTAMP2: u8 = 17;
-    pub(super) const DATETIME2: u8 = 18;
-    pub(super) const TIME2: u8 = 19;
-    pub(super) const VECTOR: u8 = 242;
-    pub(super) const NEWDECIMAL: u8 = 246;
-    pub(super) const ENUM: u8 = 247;
-    pub(super) const SET: u8 = 248;
-    pub(super) const TINY_BLOB: u8 = 249;
-    pub(super) const BLOB: u8 = 252;
-    pub(super) const VAR_STRING: u8 = 253;
-    pub(super) const STRING: u8 = 254;
-    pub(super) const GEOMETRY: u8 = 255;
-}
-
-/// What a table map says of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LoggedType {
-    pub(crate) kind: u8,
-    /// The metadata bytes in their order, the first one lowest; 0 where the type has none. See [`LoggedType::new`].
-    pub(crate) meta: u16,
-}
-
-impl LoggedType {
-    /// `metadata`: this column's bytes of the table map's metadata: none, one or two.
-    pub(crate) fn new(kind: u8, metadata: &[u8]) -> Self {
-        let byte = |index: usize| metadata.get(index).copied().unwrap_or(0);
-        LoggedType { kind, meta: u16::from_le_bytes([byte(0), byte(1)]) }
-    }
-
-    /// The type and size that hide in the metadata of `STRING`, which char, binary, enum and set share: the first byte is
-    /// the type, with the two bits of it that are always set turned over where the length needs two bits more.
-    fn of_string(self) -> (u8, u16) {
-        let [first, second] = self.meta.to_le_bytes();
-        match (self.kind, first) {
-            // old servers wrote the length alone
-            (number::STRING, 0) => (number::STRING, u16::from(second)),
-            (number::STRING, _) => (first | 0x30, u16::from(second) | (u16::from((first & 0x30) ^ 0x30) << 4)),
-            // some readers put the true type in the place of `STRING`
-            _ => (self.kind, u16::from(second)),
-        }
-    }
-}
 
 /// What was read, as far as the bytes alone say it.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,24 +36,24 @@ pub(crate) fn read<'a>(kind: &Kind, logged: LoggedType, raw: &mut &'a [u8]) -> R
             read_integer(take(raw, usize::from(*bytes))?, *unsigned)
         }
         Kind::Year => {
-            expect(logged, &[number::YEAR])?;
+            expect(logged, &[kind::YEAR])?;
             Logged::Signed(year(little(take(raw, 1)?)))
         }
         Kind::Float => {
-            expect(logged, &[number::FLOAT])?;
+            expect(logged, &[kind::FLOAT])?;
             Logged::Float(f64::from(f32::from_le_bytes(array(raw)?)))
         }
         Kind::Double => {
-            expect(logged, &[number::DOUBLE])?;
+            expect(logged, &[kind::DOUBLE])?;
             Logged::Float(f64::from_le_bytes(array(raw)?))
         }
         Kind::Decimal { precision, scale } => {
-            expect(logged, &[number::NEWDECIMAL])?;
+            expect(logged, &[kind::NEWDECIMAL])?;
             fits(logged.meta.to_le_bytes() == [*precision, *scale])?;
             Logged::Own(read_decimal(*precision, *scale, raw)?)
         }
         Kind::Date => {
-            expect(logged, &[number::DATE, number::NEWDATE])?;
+            expect(logged, &[kind::DATE, kind::NEWDATE])?;
             Logged::Own(read_date(little(take(raw, 3)?))?)
         }
         Kind::Time { fraction } => Logged::Own(read_time(*fraction, logged, raw)?),
@@ -124,16 +61,16 @@ pub(crate) fn read<'a>(kind: &Kind, logged: LoggedType, raw: &mut &'a [u8]) -> R
         Kind::Timestamp { fraction } => Logged::Own(read_timestamp(*fraction, logged, raw)?),
         Kind::Bit { bits } => Logged::Unsigned(read_bits(*bits, logged, raw)?),
         Kind::Enum { .. } => {
-            expect_string(logged, number::ENUM)?;
+            expect_string(logged, kind::ENUM)?;
             Logged::Unsigned(read_members(logged, raw)?)
         }
         Kind::Set { .. } => {
-            expect_string(logged, number::SET)?;
+            expect_string(logged, kind::SET)?;
             Logged::Unsigned(read_members(logged, raw)?)
         }
         Kind::Text { .. } | Kind::Bytes { .. } => Logged::Bytes(read_string(logged, raw)?),
         Kind::Geometry => {
-            expect(logged, &[number::GEOMETRY])?;
+            expect(logged, &[kind::GEOMETRY])?;
             Logged::Bytes(read_counted(usize::from(logged.meta), raw)?)
         }
         Kind::Uuid => Logged::Printed(uuid(&read_padded(logged, raw)?)),
@@ -186,11 +123,11 @@ fn big(bytes: &[u8]) -> u64 {
 
 fn integer(bytes: u8) -> Result<u8> {
     Ok(match bytes {
-        1 => number::TINY,
-        2 => number::SHORT,
-        3 => number::INT24,
-        4 => number::LONG,
-        8 => number::LONGLONG,
+        1 => kind::TINY,
+        2 => kind::SHORT,
+        3 => kind::INT24,
+        4 => kind::LONG,
+        8 => kind::LONGLONG,
         _ => return Err(Error::internal("an integer of a length that there is not")),
     })
 }
@@ -240,15 +177,11 @@ fn read_decimal(precision: u8, scale: u8, raw: &mut &[u8]) -> Result<String> {
     Ok(text)
 }
 
-fn decimal_length(digits: usize) -> usize {
-    digits / DECIMAL_DIGITS * 4 + DECIMAL_BYTES[digits % DECIMAL_DIGITS]
-}
-
 fn push_group(text: &mut String, digits: usize, raw: &mut &[u8]) -> Result<()> {
     if digits == 0 {
         return Ok(());
     }
-    let bytes = take(raw, DECIMAL_BYTES[digits])?;
+    let bytes = take(raw, decimal_length(digits))?;
     let start = text.len();
     write!(text, "{:0digits$}", big(bytes)).expect("a string takes everything");
     if text.len() - start > digits {
@@ -314,7 +247,7 @@ fn has_fraction(logged: LoggedType, fraction: u8, new: u8, old: u8) -> Result<bo
 }
 
 fn read_time(fraction: u8, logged: LoggedType, raw: &mut &[u8]) -> Result<String> {
-    if !has_fraction(logged, fraction, number::TIME2, number::TIME)? {
+    if !has_fraction(logged, fraction, kind::TIME2, kind::TIME)? {
         let Logged::Signed(packed) = read_integer(take(raw, 3)?, false) else { return Err(other_type()) };
         let whole = packed.unsigned_abs();
         return signed_time(packed < 0, clock(whole / 10_000, whole / 100 % 100, whole % 100)?);
@@ -338,7 +271,7 @@ fn signed_time(negative: bool, clock: String) -> Result<String> {
 }
 
 fn read_datetime(fraction: u8, logged: LoggedType, raw: &mut &[u8]) -> Result<String> {
-    if !has_fraction(logged, fraction, number::DATETIME2, number::DATETIME)? {
+    if !has_fraction(logged, fraction, kind::DATETIME2, kind::DATETIME)? {
         // the decimal digits yyyymmddhhmmss
         let packed = little(take(raw, 8)?);
         let (day, time) = (packed / 1_000_000, packed % 1_000_000);
@@ -360,7 +293,7 @@ fn moment(date: String, hour: u64, clock: String) -> Result<String> {
 }
 
 fn read_timestamp(fraction: u8, logged: LoggedType, raw: &mut &[u8]) -> Result<String> {
-    if !has_fraction(logged, fraction, number::TIMESTAMP2, number::TIMESTAMP)? {
+    if !has_fraction(logged, fraction, kind::TIMESTAMP2, kind::TIMESTAMP)? {
         return timestamp(little(take(raw, 4)?), 0);
     }
     let seconds = big(take(raw, 4)?);
@@ -395,7 +328,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 fn read_bits(bits: u8, logged: LoggedType, raw: &mut &[u8]) -> Result<u64> {
-    expect(logged, &[number::BIT])?;
+    expect(logged, &[kind::BIT])?;
     let [single, bytes] = logged.meta.to_le_bytes();
     fits(u16::from(bytes) * 8 + u16::from(single) == u16::from(bits) && bits <= 64)?;
     let value = big(take(raw, usize::from(bits.div_ceil(8)))?);
@@ -415,17 +348,17 @@ fn read_members(logged: LoggedType, raw: &mut &[u8]) -> Result<u64> {
 /// Text or bytes behind their length, the size of which depends on the longest that the column takes.
 fn read_string<'a>(logged: LoggedType, raw: &mut &'a [u8]) -> Result<&'a [u8]> {
     match logged.kind {
-        number::VARCHAR | number::VAR_STRING => read_counted(if logged.meta < 256 { 1 } else { 2 }, raw),
-        number::STRING => {
+        kind::VARCHAR | kind::VAR_STRING => read_counted(length_width(logged.meta), raw),
+        kind::STRING => {
             let (kind, longest) = logged.of_string();
-            fits(kind == number::STRING)?;
-            let value = read_counted(if longest < 256 { 1 } else { 2 }, raw)?;
+            fits(kind == kind::STRING)?;
+            let value = read_counted(length_width(longest), raw)?;
             if value.len() > usize::from(longest) {
                 return Err(odd("a text is longer than its column"));
             }
             Ok(value)
         }
-        number::TINY_BLOB..=number::BLOB | number::VECTOR => read_counted(usize::from(logged.meta), raw),
+        kind::TINY_BLOB..=kind::BLOB | kind::VECTOR => read_counted(usize::from(logged.meta), raw),
         _ => Err(other_type()),
     }
 }
@@ -439,7 +372,7 @@ fn read_counted<'a>(width: usize, raw: &mut &'a [u8]) -> Result<&'a [u8]> {
 
 /// Bytes of a fixed number, whose trailing zeros are not written.
 fn read_padded<const LENGTH: usize>(logged: LoggedType, raw: &mut &[u8]) -> Result<[u8; LENGTH]> {
-    fits(logged.kind == number::STRING && usize::from(logged.of_string().1) == LENGTH)?;
+    fits(logged.kind == kind::STRING && usize::from(logged.of_string().1) == LENGTH)?;
     let written = read_string(logged, raw)?;
     let mut bytes = [0; LENGTH];
     bytes[..written.len()].copy_from_slice(written);

@@ -11,7 +11,7 @@ use mysql_async::{Conn, TxOpts};
 use crate::binlog::{LoggedTable, LoggedType, RowsEvent, RowsKind, kind, undecodable};
 use crate::position::StoreMark;
 use crate::values::Codec;
-use crate::{error, lease, quote};
+use crate::{error, own_tables, quote};
 
 pub(crate) const DATABASE: &str = "godwit";
 const TABLE: &str = "marker";
@@ -29,9 +29,9 @@ pub(crate) async fn is_there(conn: &mut Conn) -> Result<bool> {
 
 /// Makes what is absent: database, table and the store's mark. Two who come at once agree on one mark.
 pub(crate) async fn make(conn: &mut Conn) -> Result<()> {
-    lease::lock(conn).await?;
+    own_tables::lock(conn).await?;
     let made = make_locked(conn).await;
-    lease::unlock(conn).await?;
+    own_tables::unlock(conn).await?;
     made
 }
 
@@ -113,9 +113,9 @@ async fn others(conn: &mut Conn, task: &TaskName) -> Result<u64> {
 
 /// Removes the task's row, the table when no other task has one, and the database when nothing else is in it.
 pub(crate) async fn remove(conn: &mut Conn, task: &TaskName) -> Result<()> {
-    lease::lock(conn).await?;
+    own_tables::lock(conn).await?;
     let removed = remove_locked(conn, task).await;
-    lease::unlock(conn).await?;
+    own_tables::unlock(conn).await?;
     removed
 }
 
@@ -129,7 +129,7 @@ async fn remove_locked(conn: &mut Conn, task: &TaskName) -> Result<()> {
         return Ok(());
     }
     conn.query_drop(format!("DROP TABLE {DATABASE}.{TABLE}")).await.map_err(error::from_server)?;
-    lease::drop_empty_database(conn).await
+    own_tables::drop_empty_database(conn).await
 }
 
 /// What the stream reads of it.

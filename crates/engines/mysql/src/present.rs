@@ -18,8 +18,7 @@ pub(crate) async fn read(conn: &mut Conn, server: &Server, names: &[TableName]) 
     for some in tables.chunks(ASKED_AT_ONCE) {
         with_rows.extend(having_rows(conn, some).await?);
     }
-    let asked: HashSet<&TableName> = names.iter().collect();
-    let mut referenced = referencing(conn, names, &asked).await?;
+    let mut referenced = referencing(conn, names).await?;
     let present = tables.into_iter().map(|found| Present {
         has_rows: with_rows.contains(&found.table.name),
         referenced_by: referenced.remove(&found.table.name).unwrap_or_default(),
@@ -42,9 +41,11 @@ async fn having_rows(conn: &mut Conn, tables: &[CatalogTable]) -> Result<Vec<Tab
 }
 
 /// Other tables than those asked about, by the table they refer to.
-async fn referencing(conn: &mut Conn, names: &[TableName], asked: &HashSet<&TableName>) -> Result<HashMap<TableName, Vec<TableName>>> {
+async fn referencing(conn: &mut Conn, names: &[TableName]) -> Result<HashMap<TableName, Vec<TableName>>> {
     let mut found: HashMap<TableName, Vec<TableName>> = HashMap::new();
-    let databases = quote::list(by_database(names).into_keys().map(quote::literal));
+    let asked = catalog::called(conn, names).await?;
+    let own: Vec<TableName> = asked.keys().cloned().collect();
+    let databases = quote::list(by_database(&own).into_keys().map(quote::literal));
     if databases.is_empty() {
         return Ok(found);
     }
@@ -54,8 +55,8 @@ async fn referencing(conn: &mut Conn, names: &[TableName], asked: &HashSet<&Tabl
     );
     for row in rows(conn, sql).await? {
         let (to, from) = (TableName::new(text(&row, 0)?, text(&row, 1)?), TableName::new(text(&row, 2)?, text(&row, 3)?));
-        if asked.contains(&to) && !asked.contains(&from) {
-            found.entry(to).or_default().push(from);
+        if let Some(to) = asked.get(&to).filter(|_| !asked.contains_key(&from)) {
+            found.entry(TableName::clone(to)).or_default().push(from);
         }
     }
     Ok(found)

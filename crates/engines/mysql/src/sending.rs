@@ -1,6 +1,6 @@
 //! Writes on their way: statements gathered into messages, every answer counted for its write.
 
-use godwit_model::{Error, Result, RowBatch, TableMapping, codes};
+use godwit_model::{Error, Result, RowBatch, codes};
 use mysql_async::prelude::Queryable as _;
 
 use crate::error;
@@ -197,9 +197,4 @@ fn named(error: Error) -> Error {
         true => error.remedy("look at the row at the source and at the target's column and constraints"),
         false => error,
     }
-}
-
-/// Where a write failed.
-pub(crate) fn place(mapping: &TableMapping) -> String {
-    format!("table {}", mapping.target)
 }

@@ -6,8 +6,10 @@ use godwit_model::{Error, Result, TableMapping, Value, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
+use crate::connect::Flavor;
 use crate::values::Codec;
-use crate::{error, quote};
+use crate::writers::Writer;
+use crate::{catalog, error, fitting, members, quote, tokens};
 
 pub(crate) struct Shape {
     /// Quoted, with its database.
@@ -39,11 +41,15 @@ pub(crate) enum Upsert {
 }
 
 impl Shape {
-    pub(crate) async fn read(conn: &mut Conn, mapping: &TableMapping) -> Result<Self> {
+    /// `SCHEMA_MISMATCH` where the table would not hold every value as it is.
+    pub(crate) async fn read(conn: &mut Writer, mapping: &TableMapping) -> Result<Self> {
         let found = columns(conn, mapping).await?;
         let by_name: HashMap<&str, &Found> = found.iter().map(|column| (column.name.as_str(), column)).collect();
-        let columns = mapping.columns.iter().map(|column| {
-            let found = by_name.get(column.target.as_str()).ok_or_else(|| misses(mapping, &column.target))?;
+        let columns = mapping.columns.iter().enumerate().map(|(index, column)| {
+            let found = by_name.get(column.target.as_str()).ok_or_else(|| misses(&column.target))?;
+            if let Some(what) = fitting::misfit(mapping, index, &found.type_name) {
+                return Err(unfit(what, fitting::REMEDY));
+            }
             Ok(Written {
                 name: quote::identifier(&column.target),
                 codec: Codec::of(&column.type_name)?,
@@ -75,31 +81,47 @@ impl Shape {
 
 struct Found {
     name: String,
+    type_name: String,
     renews: bool,
     is_required: bool,
     is_generated: bool,
 }
 
-async fn columns(conn: &mut Conn, mapping: &TableMapping) -> Result<Vec<Found>> {
+type FoundRow = (bool, Option<String>, String, String, String, String, String, Option<String>, Option<String>);
+
+async fn columns(conn: &mut Writer, mapping: &TableMapping) -> Result<Vec<Found>> {
     // names that differ by case alone are two tables on some servers and one on others
     let sql = format!(
-        "SELECT table_name = BINARY {1}, column_name, is_nullable, extra, coalesce(generation_expression, '') FROM information_schema.columns
-         WHERE table_schema = {0} AND table_name = {1} ORDER BY table_name = BINARY {1} DESC, table_name, ordinal_position",
+        "SELECT c.table_name = BINARY {1}, t.engine, c.column_name, c.is_nullable, c.extra, coalesce(c.generation_expression, ''), c.column_type,
+           c.character_set_name, c.collation_name
+         FROM information_schema.columns c JOIN information_schema.tables t ON t.table_schema = c.table_schema AND t.table_name = BINARY c.table_name
+         WHERE c.table_schema = {0} AND c.table_name = {1} AND t.table_schema = {0} AND t.table_name = {1}
+         ORDER BY c.table_name = BINARY {1} DESC, c.table_name, c.ordinal_position",
         quote::literal(&mapping.target.schema),
         quote::literal(&mapping.target.name)
     );
-    let rows: Vec<(bool, String, String, String, String)> = conn.query(sql).await.map_err(error::from_server)?;
-    let is_exact = rows.first().is_some_and(|row| row.0);
-    if rows.is_empty() {
+    let rows: Vec<FoundRow> = conn.query(sql).await.map_err(error::from_server)?;
+    let Some((is_exact, engine)) = rows.first().map(|row| (row.0, row.1.clone())) else {
         return Err(Error::new(&codes::TABLE_MISSING, "the table is not there").at(format!("table {}", mapping.target)));
+    };
+    if let Some(what) = fitting::wrong_engine(engine.as_deref()) {
+        return Err(unfit(what, fitting::ENGINE_REMEDY).at(format!("table {}", mapping.target)));
     }
-    let found = rows.into_iter().filter(|row| row.0 == is_exact).map(|(_, name, nullable, extra, expression)| Found {
-        name,
-        renews: extra.to_ascii_lowercase().contains("on update"),
-        is_required: nullable == "NO",
-        is_generated: !expression.is_empty(),
-    });
-    Ok(found.collect())
+    let mut found = Vec::with_capacity(rows.len());
+    for (_, _, name, nullable, extra, expression, declared, charset, collation) in rows.into_iter().filter(|row| row.0 == is_exact) {
+        let mut declared = tokens::pieces(declared.as_bytes());
+        if conn.flavor == Flavor::MariaDb && charset.as_ref().is_some_and(|charset| members::may_be_cut(&declared, charset)) {
+            members::restore(conn, &mapping.target, &name, &mut declared).await?;
+        }
+        found.push(Found {
+            type_name: catalog::type_name(&declared, charset, collation),
+            name,
+            renews: extra.to_ascii_lowercase().contains("on update"),
+            is_required: nullable == "NO",
+            is_generated: !expression.is_empty(),
+        });
+    }
+    Ok(found)
 }
 
 /// Whether the key has a unique index and no other columns have one.
@@ -125,8 +147,10 @@ async fn found_by_key_alone(conn: &mut Conn, mapping: &TableMapping) -> Result<b
     Ok(!indexes.is_empty() && indexes.values().all(is_key))
 }
 
-fn misses(mapping: &TableMapping, column: &str) -> Error {
-    Error::new(&codes::SCHEMA_MISMATCH, format!("column `{column}` is not there"))
-        .at(format!("table {}", mapping.target))
-        .remedy("give the target table the source table's columns")
+fn misses(column: &str) -> Error {
+    unfit(format!("column `{column}` is not there"), "give the target table the source table's columns")
+}
+
+fn unfit(what: String, remedy: &str) -> Error {
+    Error::new(&codes::SCHEMA_MISMATCH, what).remedy(remedy).effect("nothing was written to the table")
 }

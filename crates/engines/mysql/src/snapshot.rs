@@ -54,19 +54,9 @@ impl LogPlace {
 
 /// What opening came to.
 pub(crate) struct Opened {
-    /// Exact if its connections agree on `place`.
     pub(crate) snapshot: ConsistentSnapshot,
-    /// Everything before it shows in the snapshot: the earliest place of all connections. None: the server does not say
-    /// (MySQL, no binary log).
+    /// What it shows is exactly what was committed before this place. None: the server does not say (MySQL, no binary log).
     pub(crate) place: Option<LogPlace>,
-}
-
-/// How many connections are wanted, and how many are enough to be exact.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Width {
-    pub(crate) wanted: usize,
-    /// Where not all agree, as many that do are kept alone, and the others closed. One always agrees with itself.
-    pub(crate) enough: usize,
 }
 
 pub(crate) struct ConsistentSnapshot {
@@ -79,15 +69,16 @@ pub(crate) struct ConsistentSnapshot {
 }
 
 impl ConsistentSnapshot {
-    pub(crate) async fn open(endpoint: &Endpoint, width: Width) -> Result<Opened> {
-        let mut conns = try_join_all((0..width.wanted.max(1)).map(|_| prepared(endpoint))).await?;
+    /// With as many connections, or fewer where users write too fast for so many to agree: the copy takes longer, and stays
+    /// exact.
+    pub(crate) async fn open(endpoint: &Endpoint, width: usize) -> Result<Opened> {
+        let mut conns = try_join_all((0..width.max(1)).map(|_| prepared(endpoint))).await?;
         let taken_at = Instant::now();
         let opened_at: Option<String> = conns[0].query_first("SELECT NOW()").await.map_err(error::from_server)?;
         let opened_at = opened_at.ok_or_else(|| Error::internal("a server without a clock"))?;
         let places = begin_together(&mut conns).await?;
-        let (conns, places) = the_agreeing(conns, places, width.enough);
-        let exact = places.iter().all(|place| place.is_some() && *place == places[0]);
-        let place = places.into_iter().collect::<Option<Vec<_>>>().and_then(|places| places.into_iter().min_by_key(LogPlace::order));
+        let (conns, place) = the_agreeing(conns, places);
+        let exact = place.is_some();
         let seats = Seats::new(endpoint.clone(), conns.into_iter().map(Line::new).collect());
         let planner = Sessions::new(endpoint.clone(), Purpose::Read);
         Ok(Opened { snapshot: ConsistentSnapshot { seats, planner, exact, taken_at, opened_at }, place })
@@ -164,17 +155,19 @@ async fn place_of(conn: &mut Conn) -> Result<Option<LogPlace>> {
     Ok(position.map(|position| LogPlace { file, position }))
 }
 
-/// All connections, or those of the largest group that agrees, if it is enough while all are not.
-fn the_agreeing(conns: Vec<Conn>, places: Vec<Option<LogPlace>>, enough: usize) -> (Vec<Conn>, Vec<Option<LogPlace>>) {
+/// Those that show one moment: the largest group that says one place. Where the server names none, nothing tells which
+/// agree, and one is kept.
+fn the_agreeing(conns: Vec<Conn>, places: Vec<Option<LogPlace>>) -> (Vec<Conn>, Option<LogPlace>) {
     let mut groups: HashMap<&LogPlace, usize> = HashMap::new();
     for place in places.iter().flatten() {
         *groups.entry(place).or_default() += 1;
     }
     let largest = groups.into_iter().max_by_key(|(place, count)| (*count, place.order()));
-    let Some(kept) = largest.filter(|(_, count)| *count >= enough.max(1)).map(|(place, _)| place.clone()) else {
-        return (conns, places);
+    let Some(kept) = largest.map(|(place, _)| place.clone()) else {
+        return (conns.into_iter().take(1).collect(), None);
     };
-    conns.into_iter().zip(places).filter(|(_, place)| place.as_ref() == Some(&kept)).unzip()
+    let agreeing = conns.into_iter().zip(places).filter(|(_, place)| place.as_ref() == Some(&kept));
+    (agreeing.map(|(conn, _)| conn).collect(), Some(kept))
 }
 
 #[async_trait]

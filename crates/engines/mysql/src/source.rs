@@ -13,8 +13,8 @@ use crate::changes::Changes;
 use crate::connect::{Endpoint, Purpose, Server, Sessions};
 use crate::digest::ServerExaminer;
 use crate::position::Place;
-use crate::snapshot::{ConsistentSnapshot, Width};
-use crate::{catalog, check, describe, establish, look, marker, rows, structure};
+use crate::snapshot::ConsistentSnapshot;
+use crate::{capabilities, cascades, catalog, check, describe, establish, look, marker, rows, structure};
 
 pub(crate) struct MySqlSource {
     task: Task,
@@ -67,7 +67,7 @@ impl MySqlSource {
 #[async_trait]
 impl Source for MySqlSource {
     fn capabilities(&self) -> Capabilities {
-        capabilities(&self.endpoint, self.known.get())
+        capabilities::of(&self.endpoint, self.known.get())
     }
 
     async fn check(&self, needs: &SourceNeeds<'_>) -> Result<Vec<Finding>> {
@@ -85,12 +85,13 @@ impl Source for MySqlSource {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let width = Width { wanted: self.width(), enough: self.width() };
-        let opened = self.placed(ConsistentSnapshot::open(&self.endpoint, width).await)?;
+        let opened = self.placed(ConsistentSnapshot::open(&self.endpoint, self.width()).await)?;
         Ok(Box::new(opened.snapshot.not_exact()))
     }
 
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
+        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+        self.ask(async |conn, _| cascades::must_be_none(conn, &names).await).await?;
         Ok(Box::new(self.placed(Changes::open(&self.endpoint, &self.task.name, from, tables).await)?))
     }
 
@@ -170,15 +171,5 @@ impl Source for MySqlSource {
 
     fn shows(&self, look: &Position, commit: &Position) -> Result<bool> {
         Ok(Place::parse(look)?.shows(&Place::parse(commit)?))
-    }
-}
-
-/// One dialect: what one family of servers cannot make of the other's, `adapt` takes out.
-pub(crate) fn capabilities(endpoint: &Endpoint, known: Option<&Server>) -> Capabilities {
-    Capabilities {
-        dialect: "mysql",
-        follows_unwritten: false,
-        identity: known.map_or_else(|| endpoint.display.clone(), |server| format!("{}/{}", server.instance, endpoint.database)),
-        version: known.map_or_else(|| "MySQL or MariaDB".to_owned(), |server| server.text.clone()),
     }
 }

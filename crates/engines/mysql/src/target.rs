@@ -17,9 +17,9 @@ use crate::apply::MySqlApplier;
 use crate::connect::{Endpoint, Purpose, Server, Sessions};
 use crate::digest::ServerExaminer;
 use crate::script::{execute, number_of};
-use crate::source::capabilities;
+use crate::transaction::{self, Begun};
 use crate::writers::Writers;
-use crate::{check, chunk, error, lease, numbers, performing, present, quote, structure};
+use crate::{capabilities, check, chunk, error, lease, ledger, numbers, own_tables, performing, present, quote, structure};
 
 pub(crate) struct MySqlTarget {
     endpoint: Endpoint,
@@ -101,12 +101,12 @@ impl MySqlTarget {
     /// DROP commits by itself: it stands between a proof of the lease and the entries, and finds nothing when repeated.
     async fn drop_tables(&self, lease: &Lease, tables: &[TableName], entries: &[Entry]) -> Result<()> {
         let mut writer = self.writers.take().await?;
-        let message = writer.message;
-        lease::commit(&mut writer, message, lease, &[]).await?;
+        lease::renew(&mut writer, lease).await?;
         if !tables.is_empty() {
             execute(&mut writer, format!("DROP TABLE IF EXISTS {}", quote::list(tables.iter().map(quote::table)))).await?;
         }
-        lease::commit(&mut writer, message, lease, entries).await?;
+        transaction::open(&mut writer).await?;
+        lease::commit(&mut writer, lease, Begun::Here, entries).await?;
         self.writers.give_back(writer);
         Ok(())
     }
@@ -114,13 +114,12 @@ impl MySqlTarget {
     /// TRUNCATE would commit by itself, and an old process could empty what a new one has filled.
     async fn delete_rows(&self, lease: &Lease, tables: &[TableName], entries: &[Entry]) -> Result<()> {
         let mut writer = self.writers.take().await?;
-        execute(&mut writer, "START TRANSACTION").await?;
+        transaction::open(&mut writer).await?;
         for table in tables {
             let deleted = writer.query_drop(format!("DELETE FROM {}", quote::table(table))).await;
             deleted.map_err(|problem| unemptied(problem, table))?;
         }
-        let message = writer.message;
-        lease::commit(&mut writer, message, lease, entries).await?;
+        lease::commit(&mut writer, lease, Begun::Here, entries).await?;
         self.writers.give_back(writer);
         Ok(())
     }
@@ -139,7 +138,7 @@ fn unemptied(problem: mysql_async::Error, table: &TableName) -> Error {
 #[async_trait]
 impl Target for MySqlTarget {
     fn capabilities(&self) -> Capabilities {
-        capabilities(&self.endpoint, self.known.get())
+        capabilities::of(&self.endpoint, self.known.get())
     }
 
     async fn check(&self, needs: &TargetNeeds<'_>) -> Result<Vec<Finding>> {
@@ -155,13 +154,13 @@ impl Target for MySqlTarget {
         Ok(description)
     }
 
-    /// The whole script before the load.
+    /// The whole file before the load, as one step: what it sets for its session holds for all of it.
     fn staged(&self, sql: &str) -> Vec<SchemaItem> {
         vec![SchemaItem { id: "FILE schema.create".to_owned(), stage: Stage::BeforeLoad, table: None, sql: vec![sql.to_owned()] }]
     }
 
     async fn install(&self) -> Result<()> {
-        self.with(lease::install).await
+        self.with(own_tables::install).await
     }
 
     /// What this process left behind is ended first: a commit of it has happened by then, or never will.
@@ -186,7 +185,7 @@ impl Target for MySqlTarget {
 
     async fn ledger(&self, task: &TaskName) -> Result<Vec<Entry>> {
         self.placed(self.writers.settle().await)?;
-        self.with(async |conn| lease::ledger(conn, task).await).await
+        self.with(async |conn| ledger::read(conn, task).await).await
     }
 
     async fn record(&self, lease: &Lease, entries: &[Entry]) -> Result<()> {
@@ -247,14 +246,14 @@ impl Target for MySqlTarget {
     }
 
     async fn traces(&self, task: &TaskName) -> Result<Vec<Trace>> {
-        let found = self.with(async |conn| lease::traces(conn, task).await).await?;
+        let found = self.with(async |conn| own_tables::traces(conn, task).await).await?;
         Ok(found.into_iter().map(|what| Trace { what }).collect())
     }
 
     async fn remove_traces(&self, task: &TaskName) -> Result<()> {
         self.writers.forget_idle();
         self.placed(self.writers.settle().await)?;
-        self.with(async |conn| lease::remove(conn, task).await).await
+        self.with(async |conn| own_tables::remove(conn, task).await).await
     }
 
     fn examiner(&self) -> &dyn Examiner {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_model::{
-    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, Entry, Error, Group, Holder, Lease,
-    LeaseRecord, LoadBlock, LogId, Mismatch, Position, Result, Row, RowBatch, RowReader, SchemaItem, Sequence, SequenceValue, Stage,
-    TableMapping, TableName, TableWrite, Target, TaskName, Value, WriteKind, codes,
+    Applied, Applier, Checkpoint, ChunkEnd, ChunkMode, ChunkWrite, ChunkWritten, ColumnMapping, EndpointConfig, Entry, Error, Existing,
+    Group, Holder, Lease, LeaseRecord, LoadBlock, LogId, Mismatch, Position, Result, Row, RowBatch, RowReader, SchemaItem, Sequence,
+    SequenceValue, Severity, Stage, TableMapping, TableName, TableWrite, Target, TargetNeeds, TaskName, Value, WriteKind, codes,
 };
+use godwit_testkit::servers::{MySqlOptions, MySqlServer, MySqlVersion};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -532,12 +533,12 @@ async fn an_upsert_never_overwrites_another_row() {
 
 #[tokio::test]
 async fn nothing_changes_by_itself() {
-    let table = "CREATE TABLE self (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20), at timestamp NOT NULL DEFAULT '2001-01-01' ON UPDATE CURRENT_TIMESTAMP,
+    let table = "CREATE TABLE self (id int PRIMARY KEY AUTO_INCREMENT, name varchar(20) CHARACTER SET utf8mb4, at timestamp NOT NULL DEFAULT '2001-01-01' ON UPDATE CURRENT_TIMESTAMP,
         d decimal(10,2), u timestamp(3) NULL ON UPDATE CURRENT_TIMESTAMP(3))";
     let mut lab = Lab::new("still", &[table]).await;
     let mapping = lab.mapping(
         "self",
-        &[("id", "int(11)"), ("name", TEXT), ("at", "timestamp"), ("d", "decimal(10,3)"), ("u", "timestamp(3)")],
+        &[("id", "int(11)"), ("name", TEXT), ("at", "timestamp"), ("d", "decimal(10,2)"), ("u", "timestamp(3)")],
         &[0],
         false,
     );
@@ -705,10 +706,11 @@ async fn a_step_that_was_cut_off_is_finished() {
     let mut lab = Lab::new("steps", &[ITEMS]).await;
     let sql = ["CREATE INDEX by_name ON DB.items (name)", "INSERT INTO DB.items VALUES (1, 'step', 0)", "CREATE TABLE DB.second (a int)"];
     let item = step(&lab, "INDEX by_name", &sql);
-    let intent = |place: &str| Entry { key: "mysql/step/INDEX by_name".to_owned(), value: Bytes::from(place.to_owned()) };
+    let intent =
+        |place: usize| Entry { key: "mysql/step/INDEX by_name".to_owned(), value: Bytes::from(crate::performing::intent(&item, place)) };
     let run: Vec<String> = item.sql.clone();
     // how far the attempt before came: the intent it had written, and the statements it had run
-    for (noted, ran) in [(None, 0), (Some("0"), 0), (Some("0"), 1), (Some("1"), 1), (Some("2"), 2), (Some("2"), 3)] {
+    for (noted, ran) in [(None, 0), (Some(0), 0), (Some(0), 1), (Some(1), 1), (Some(2), 2), (Some(2), 3)] {
         lab.run("DROP INDEX IF EXISTS by_name ON items; DELETE FROM items; DROP TABLE IF EXISTS second").await;
         lab.target.record(&lab.lease, &[entry("done", "")]).await.unwrap();
         if let Some(place) = noted {
@@ -840,4 +842,317 @@ async fn dropped_work_leaves_no_transaction() {
     applied(&mut *applier, vec![inserts(&items, vec![item(1, "kept")])]).await;
     commit(&mut *applier, 0, 1).await;
     assert_eq!(lab.all("items").await, ["1|kept|0"]);
+}
+
+/// A person's file: settings, a body, texts that end where the file's own `sql_mode` says.
+const FILE: &str = r"
+-- made by hand; twice
+SET sql_mode = '';
+USE DB;
+CREATE TABLE second (a int COMMENT 'it\'s; one');
+START TRANSACTION;
+INSERT INTO items VALUES (1, 'step', 0);
+COMMIT;
+DELIMITER //
+CREATE PROCEDURE p() BEGIN SELECT 1; SELECT 2; END//
+DELIMITER ;
+ALTER TABLE second ADD b int; CREATE TABLE third (a int);
+";
+
+fn file(lab: &Lab) -> SchemaItem {
+    lab.target.staged(&FILE.replace("DB", &lab.database)).remove(0)
+}
+
+/// The process goes away at any moment of a file: no statement of it is left out, and none runs twice.
+#[tokio::test]
+async fn a_file_that_was_cut_off_is_finished_statement_by_statement() {
+    let mut lab = Lab::new("file", &[ITEMS]).await;
+    let item = file(&lab);
+    let done = [entry("done", "1")];
+    for polls in 0.. {
+        lab.run("DELETE FROM items; DROP TABLE IF EXISTS second, third; DROP PROCEDURE IF EXISTS p").await;
+        lab.target.record(&lab.lease, &[entry("done", "")]).await.unwrap();
+        let first = cut(lab.target.perform(&lab.lease, &[&item], &done), polls).await;
+        if lab.entries().await.is_empty() {
+            lab.target.perform(&lab.lease, &[&item], &done).await.unwrap_or_else(|error| panic!("{polls}: {error:?}"));
+        }
+        assert_eq!(lab.all("items").await, ["1|step|0"], "{polls}");
+        assert_eq!(lab.rows("SHOW TABLES").await, ["items", "second", "third"], "{polls}");
+        assert_eq!(
+            lab.rows(
+                "SELECT column_name FROM information_schema.columns WHERE table_schema = database() AND table_name = 'second' ORDER BY 1"
+            )
+            .await,
+            ["a", "b"]
+        );
+        assert_eq!(lab.rows("SELECT routine_name FROM information_schema.routines WHERE routine_schema = database()").await, ["p"]);
+        if first.is_some() {
+            assert!(polls > 30, "{polls}");
+            break;
+        }
+    }
+}
+
+/// What the statement that was waiting would have made is not there because an earlier one's is.
+#[tokio::test]
+async fn a_file_whose_statement_had_to_wait_is_not_taken_for_done() {
+    let mut lab = Lab::new("waits", &[ITEMS]).await;
+    let item = step(
+        &lab,
+        "FILE",
+        &["SET lock_wait_timeout = 1; CREATE TABLE DB.second (a int); ALTER TABLE DB.items ADD more int; CREATE TABLE DB.third (a int)"],
+    );
+    lab.run("START TRANSACTION; SELECT * FROM items").await;
+    let error = lab.target.perform(&lab.lease, &[&item], &[entry("done", "1")]).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(lab.entries().await, []);
+    lab.run("COMMIT").await;
+    lab.target.perform(&lab.lease, &[&item], &[entry("done", "1")]).await.unwrap();
+    let more = "SELECT column_name FROM information_schema.columns WHERE table_schema = database() AND column_name = 'more'";
+    assert_eq!(lab.rows(more).await, ["more"]);
+    assert_eq!(lab.rows("SHOW TABLES").await, ["items", "second", "third"]);
+    assert_eq!(lab.entries().await, [entry("done", "1")]);
+}
+
+/// A file that was edited meanwhile is another one: what the old one has made is in its way.
+#[tokio::test]
+async fn a_file_that_changed_is_begun_anew() {
+    let mut lab = Lab::new("edited", &[ITEMS]).await;
+    let of = |sql: &str| step(&lab, "FILE", &[sql]);
+    let old = of("SELECT 1; CREATE TABLE DB.second (a int)");
+    let new = of("CREATE TABLE DB.third (a int); CREATE TABLE DB.second (a int)");
+    let intent = Entry { key: "mysql/step/FILE".to_owned(), value: Bytes::from(crate::performing::intent(&old, 1)) };
+    lab.target.record(&lab.lease, &[intent]).await.unwrap();
+    lab.run("CREATE TABLE second (a int)").await;
+    let error = lab.target.perform(&lab.lease, &[&new], &[entry("done", "1")]).await.unwrap_err();
+    assert!(error.is(&codes::SERVER_REFUSED), "{error}");
+    assert_eq!(lab.rows("SHOW TABLES").await, ["items", "second", "third"]);
+    assert_eq!(lab.entries().await, []);
+}
+
+#[tokio::test]
+async fn what_a_file_cannot_do_is_told_before_anything_is_done() {
+    let mut lab = Lab::new("judged", &[ITEMS]).await;
+    for (sql, code) in [
+        (
+            "CREATE TABLE DB.second (a int); CREATE TRIGGER DB.t BEFORE INSERT ON DB.items FOR EACH ROW SET NEW.n = 7",
+            &codes::TASK_UNSUPPORTED,
+        ),
+        ("CREATE TABLE DB.second (a int); ROLLBACK", &codes::TASK_UNSUPPORTED),
+        ("CREATE TABLE DB.second (a int); CREATE PROCEDURE DB.p() BEGIN SELECT 1;", &codes::TASK_VALUE),
+    ] {
+        let item = step(&lab, "FILE", &[sql]);
+        let error = lab.target.perform(&lab.lease, &[&item], &[entry("done", "1")]).await.unwrap_err();
+        assert!(error.is(code) && error.place() == Some("FILE"), "{error}");
+        assert_eq!(lab.rows("SHOW TABLES").await, ["items"]);
+        assert_eq!(lab.entries().await, []);
+    }
+    let mut trigger = step(&lab, "TRIGGER", &["CREATE TRIGGER DB.t BEFORE INSERT ON DB.items FOR EACH ROW BEGIN SET NEW.n = 7; END"]);
+    trigger.stage = Stage::AtFinish;
+    lab.target.perform(&lab.lease, &[&trigger], &[entry("done", "1")]).await.unwrap();
+    assert_eq!(lab.rows("SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = database()").await, ["t"]);
+}
+
+/// A session that is neither the target's nor the lab's own.
+async fn other() -> Conn {
+    lab().connect(Purpose::Read).await.unwrap()
+}
+
+/// Until some session runs such a statement and waits like this.
+async fn until_waiting(conn: &mut Conn, state: &str, statement: &str) {
+    let sql = format!("SELECT count(*) FROM information_schema.processlist WHERE state = '{state}' AND info LIKE '{statement}'");
+    while conn.query_first::<u64, _>(&sql).await.unwrap() == Some(0) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Between the proof of the lease and the step's entry the row of the lease is held: whoever takes it over comes behind both.
+#[tokio::test]
+async fn nobody_takes_the_lease_between_a_step_and_its_entry() {
+    let mut lab = Lab::new("between", &[ITEMS]).await;
+    let mut other = other().await;
+    let held = "IF NEW.task = 't_between' AND NEW.`key` = 'done' THEN SET @held = GET_LOCK('t_between', 20), @held = RELEASE_LOCK('t_between'); END IF";
+    lab.run(&format!("CREATE OR REPLACE TRIGGER godwit.t_between BEFORE INSERT ON godwit.ledger FOR EACH ROW BEGIN {held}; END")).await;
+    other.query_drop("DO GET_LOCK('t_between', 0)").await.unwrap();
+    let item = step(&lab, "TABLE second", &["SET autocommit = 1; CREATE TABLE DB.second (a int)"]);
+    let (target, lease, user) = (&lab.target, &lab.lease, &mut lab.user);
+    let taken = async {
+        until_waiting(&mut other, "User lock", "%t_between%").await;
+        let taken = user.query_drop("SELECT epoch FROM godwit.lease WHERE task = 't_between' FOR UPDATE NOWAIT").await;
+        other.query_drop("DO RELEASE_LOCK('t_between')").await.unwrap();
+        taken
+    };
+    let (items, done) = ([&item], [entry("done", "1")]);
+    let (performed, taken) = tokio::join!(target.perform(lease, &items, &done), taken);
+    lab.run("DROP TRIGGER godwit.t_between").await;
+    performed.unwrap();
+    assert_eq!(crate::script::number_of(&taken.unwrap_err()), Some(1205), "the row was free");
+    assert_eq!(lab.rows("SELECT concat(`key`) FROM godwit.ledger WHERE task = 't_between'").await, ["done"], "the intent went with it");
+}
+
+/// The entries are so many that they go ahead of the proof.
+#[tokio::test]
+async fn an_old_process_whose_drop_had_to_wait_writes_no_entry() {
+    let mut lab = Lab::new("slowdrop", &[ITEMS]).await;
+    let mut other = other().await;
+    let names = [lab.items().target.clone()];
+    let many: Vec<Entry> = (0..3000).map(|number| Entry { key: format!("many/{number}"), value: Bytes::from(vec![7; 1000]) }).collect();
+    lab.run("START TRANSACTION; SELECT * FROM items").await;
+    let (target, lease, user) = (&lab.target, &lab.lease, &mut lab.user);
+    let taken = async {
+        until_waiting(&mut other, "Waiting for table metadata lock", "DROP TABLE%tt_slowdrop%").await;
+        other.query_drop("UPDATE godwit.lease SET epoch = epoch + 1 WHERE task = 't_slowdrop'").await.unwrap();
+        user.query_drop("COMMIT").await.unwrap();
+    };
+    let (emptied, ()) = tokio::join!(target.empty(lease, &names, true, &many), taken);
+    assert!(emptied.unwrap_err().is(&codes::LEASE_LOST));
+    assert_eq!(lab.entries().await, []);
+}
+
+/// The same of a step, which a person's `sql_mode` must not talk the proof out of.
+#[tokio::test]
+async fn an_old_process_whose_step_took_long_writes_no_entry() {
+    let mut lab = Lab::new("slowstep", &[ITEMS]).await;
+    lab.run("CREATE PROCEDURE take() BEGIN UPDATE godwit.lease SET epoch = epoch + 1 WHERE task = 't_slowstep'; COMMIT; END").await;
+    let item = step(&lab, "TABLE second", &["SET sql_mode = '', autocommit = 1; CREATE TABLE DB.second (a int); CALL DB.take()"]);
+    let error = lab.target.perform(&lab.lease, &[&item], &[entry("done", "1")]).await.unwrap_err();
+    assert!(error.is(&codes::LEASE_LOST), "{error}");
+    assert_eq!(lab.entries().await, []);
+}
+
+/// Its transaction is lost and another one is begun unseen.
+#[tokio::test]
+async fn a_chunks_mark_belongs_to_the_transaction_of_its_rows() {
+    let lab = Lab::new("mark", &[ITEMS]).await;
+    let many: Vec<Entry> = (0..3000).map(|number| Entry { key: format!("many/{number}"), value: Bytes::from(vec![7; 1000]) }).collect();
+    for lost in ["ROLLBACK", "ROLLBACK; START TRANSACTION"] {
+        let mut writer = lab.target.writers().take().await.unwrap();
+        crate::transaction::open(&mut writer).await.unwrap();
+        writer.query_drop(lost).await.unwrap();
+        let error = crate::chunk::end(&mut writer, &lab.lease, &entry("chunk/1", "done")).await.unwrap_err();
+        assert!(error.is(&codes::RETRYABLE), "{error}");
+        let error = crate::lease::commit(&mut writer, &lab.lease, crate::transaction::Begun::Here, &many).await.unwrap_err();
+        assert!(error.is(&codes::RETRYABLE), "{error}");
+        drop(writer);
+        assert_eq!(lab.entries().await, []);
+    }
+}
+
+/// A plan of ten thousand chunks with long keys is one entry.
+#[tokio::test]
+async fn an_entry_may_be_longer_than_half_a_message() {
+    let lab = Lab::new("plan", &[]).await;
+    let plan = |size: usize| Entry { key: "plan/1".to_owned(), value: (0..size).map(|at| (at % 251) as u8).collect() };
+    for size in [10 << 20, 3 << 20] {
+        lab.target.record(&lab.lease, &[entry("a", "1"), plan(size)]).await.unwrap();
+        assert!(lab.entries().await == [entry("a", "1"), plan(size)], "{size}");
+    }
+    let error = lab.target.record(&lab.lease, &[entry("b", "1"), plan(17 << 20)]).await.unwrap_err();
+    assert!(error.is(&codes::VALUE_TOO_LARGE), "{error}");
+    assert!(lab.entries().await == [entry("a", "1"), plan(3 << 20)]);
+}
+
+/// Tables that a person made: the type at the target, that of the source, whether it holds its values.
+const HAND_MADE: [(&str, &str, bool); 13] = [
+    ("varchar(30) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", "varchar(20) CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci", true),
+    ("enum('😀','b','c') CHARACTER SET utf8mb4", "enum('😀','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", true),
+    ("bigint", "int(10) unsigned", true),
+    ("enum('b','a') CHARACTER SET utf8mb4", "enum('a','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("set('a')", "set('a','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("float", "double", false),
+    ("char(20) CHARACTER SET utf8mb4", "varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("binary(20)", "varbinary(20)", false),
+    ("datetime", "timestamp", false),
+    ("datetime(0)", "datetime(6)", false),
+    ("decimal(10,1)", "decimal(10,2)", false),
+    ("varchar(10) CHARACTER SET utf8mb4", "varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", false),
+    ("int unsigned", "int(11)", false),
+];
+
+#[tokio::test]
+async fn a_table_that_would_change_values_is_refused() {
+    let mut lab = Lab::new("fits", &[]).await;
+    let mut mappings = Vec::new();
+    for (number, (made, wanted, _)) in HAND_MADE.iter().enumerate() {
+        lab.run(&format!("CREATE TABLE t{number} (id int PRIMARY KEY, v {made})")).await;
+        mappings.push(lab.mapping(&format!("t{number}"), &[("id", "int(11)"), ("v", wanted)], &[0], false));
+    }
+    let (ci, bin) = ("varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", TEXT);
+    lab.run(&format!("CREATE TABLE coarse (k {ci} PRIMARY KEY, v {ci}); CREATE TABLE aria (k int PRIMARY KEY) ENGINE = Aria; CREATE VIEW seen AS SELECT * FROM aria")).await;
+    mappings.push(lab.mapping("coarse", &[("k", bin), ("v", bin)], &[0], false));
+    mappings.push(lab.mapping("aria", &[("k", "int(11)")], &[0], false));
+    let mut refused = Vec::new();
+    for mapping in &mappings {
+        let row = vec![Value::Null; mapping.columns.len()];
+        let error = write_chunk(&lab, mapping, ChunkMode::Insert, &mut Given::new(vec![row.clone()])).await.unwrap_err();
+        let mut applier = lab.applier().await;
+        let applied = applier.apply(&Group { writes: vec![inserts(mapping, vec![row])], origin: String::new() }).await;
+        let is_refused = error.is(&codes::SCHEMA_MISMATCH);
+        assert_eq!(applied.is_err_and(|error| error.is(&codes::SCHEMA_MISMATCH)), is_refused, "{error}");
+        if is_refused {
+            assert_eq!(error.place(), Some(format!("table {}", mapping.target).as_str()));
+            refused.push(mapping.target.name.clone());
+        }
+    }
+    let unfit = HAND_MADE.iter().enumerate().filter(|(_, (_, _, fits))| !fits).map(|(number, _)| format!("t{number}"));
+    let expected: Vec<String> = unfit.chain(["coarse".to_owned(), "aria".to_owned()]).collect();
+    assert_eq!(refused, expected);
+    let seen = lab.mapping("seen", &[("k", "int(11)")], &[0], false);
+    let error = write_chunk(&lab, &seen, ChunkMode::Insert, &mut Given::new(vec![vec![int(1)]])).await.unwrap_err();
+    assert!(error.is(&codes::SCHEMA_MISMATCH), "{error}");
+    // the same before anything runs
+    let mut task = godwit_testkit::task::task("fits");
+    for (existing, found) in [(Existing::Append, expected), (Existing::Replace, Vec::new())] {
+        task.existing = existing;
+        let needs = TargetNeeds { task: &task, description: &Default::default(), mappings: &mappings };
+        let findings = lab.target.check(&needs).await.unwrap();
+        let blockers = findings.iter().filter(|finding| finding.severity == Severity::Blocker);
+        let told: Vec<String> = blockers.map(|finding| finding.what.split([' ', '.']).nth(2).unwrap().to_owned()).collect();
+        assert_eq!(told, found, "{findings:?}");
+    }
+}
+
+/// Without a claim, too: a session that waits for a lock is ended before the next one is taken.
+#[tokio::test]
+async fn a_session_without_a_claim_is_ended_too() {
+    let mut lab = Lab::new("noclaim", &[ITEMS]).await;
+    let items = lab.items();
+    let mut other = other().await;
+    let names: Vec<String> =
+        (0..crate::writers::CLAIMS).map(|number| format!("GET_LOCK('{}', 0)", crate::writers::name(&lab.task, number))).collect();
+    other.query_drop(format!("DO {}", names.join(", "))).await.unwrap();
+    lab.run("INSERT INTO items VALUES (1, 'user', 0); START TRANSACTION; UPDATE items SET n = 1").await;
+    let mut applier = lab.applier().await;
+    let update = Group { writes: vec![write(&items, WriteKind::Update, &[1], vec![vec![int(1), text("old")]])], origin: String::new() };
+    tokio::select! {
+        answer = applier.apply(&update) => panic!("{answer:?}"),
+        () = until_waiting(&mut other, "Updating", "UPDATE%tt_noclaim%") => {}
+    }
+    drop(applier);
+    lab.record().await;
+    let left = "SELECT concat(id) FROM information_schema.processlist WHERE info LIKE 'UPDATE%tt_noclaim%'";
+    assert_eq!(lab.rows(left).await, Vec::<String>::new());
+}
+
+/// Its tables have other names than the task says.
+#[tokio::test]
+async fn a_server_may_know_small_letters_only() {
+    let options = MySqlOptions::default().with_setting("lower-case-table-names", "1");
+    let Some(server) = MySqlServer::start(MySqlVersion::MariaDb10_11, &options) else { return };
+    let config = EndpointConfig { port: Some(server.port()), ..crate::lab::config("").expect("a server") };
+    let endpoint = Endpoint::new(&config).unwrap();
+    let mut user = endpoint.connect(Purpose::Read).await.unwrap();
+    user.query_drop(
+        "CREATE DATABASE Shop; CREATE TABLE Shop.Items (Id int PRIMARY KEY, Name varchar(9) UNIQUE); INSERT INTO Shop.Items VALUES (1, 'a');
+         CREATE TABLE Shop.Lines (i int, FOREIGN KEY (i) REFERENCES Items (Id))",
+    )
+    .await
+    .unwrap();
+    let target = MySqlTarget::of(endpoint, TaskName::parse("t_small").unwrap());
+    let names = [TableName::new("Shop", "Zebras"), TableName::new("Shop", "Items")];
+    let present = target.present(&names).await.unwrap();
+    let [items] = &present[..] else { panic!("{present:?}") };
+    assert_eq!((&items.table.name, items.has_rows, items.table.columns.len()), (&names[1], true, 2));
+    assert_eq!(items.referenced_by, [TableName::new("shop", "lines")]);
+    assert!(items.table.key.is_some());
 }

@@ -6,9 +6,7 @@
 //! without. So a text is kept as the bytes it stands for and written anew. A binary default stands there as it is, bytes
 //! that are no UTF-8 and all: it is written in hexadecimal.
 
-use std::fmt::Write as _;
-
-use crate::quote;
+use crate::{hex, quote};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
@@ -165,11 +163,8 @@ fn write_text(bytes: &[u8], text: &mut String) {
         text.push_str(&quote::literal(readable));
         return;
     }
-    text.push_str(" x'");
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.push('\'');
+    text.push(' ');
+    text.push_str(&hex::literal(bytes));
 }
 
 /// The tokens between the first parenthesis that opens and its partner, and what follows it.

@@ -60,6 +60,29 @@ pub(crate) enum Kind {
     Inet6,
 }
 
+/// How a type is declared, besides what kind it is of.
+pub(crate) struct Declared {
+    /// In small letters.
+    pub(crate) name: String,
+    pub(crate) numbers: Vec<u32>,
+    pub(crate) unsigned: bool,
+}
+
+impl Declared {
+    pub(crate) fn of(type_name: &str) -> Self {
+        let lower = split_charset(type_name).0.to_ascii_lowercase();
+        Declared { name: base(&lower).to_owned(), numbers: arguments(&lower), unsigned: is_unsigned(&lower) }
+    }
+}
+
+fn base(lower: &str) -> &str {
+    lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
+fn is_unsigned(lower: &str) -> bool {
+    lower.contains(" unsigned") || lower.contains(" zerofill")
+}
+
 const CHARACTER_SET: &str = " CHARACTER SET ";
 const COLLATE: &str = " COLLATE ";
 
@@ -67,10 +90,10 @@ impl Kind {
     pub(crate) fn parse(type_name: &str) -> Result<Self> {
         let (declared, charset, collation) = split_charset(type_name);
         let lower = declared.to_ascii_lowercase();
-        let name = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        let name = base(&lower);
         let numbers = || arguments(&lower);
         let first = || numbers().first().copied();
-        let unsigned = lower.contains(" unsigned") || lower.contains(" zerofill");
+        let unsigned = is_unsigned(&lower);
         let text = |fixed| Kind::Text { charset: charset.clone(), collation: collation.clone(), fixed };
         let int = |bytes| Kind::Int { bytes, unsigned };
         let small = |number: Option<u32>| u8::try_from(number.unwrap_or(0)).unwrap_or(u8::MAX);

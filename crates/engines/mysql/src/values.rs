@@ -10,8 +10,10 @@ use std::io::Write as _;
 use bytes::Bytes;
 use godwit_model::{Error, Result, Value, codes};
 
+use crate::binlog::LoggedType;
 use crate::charset::Charset;
-use crate::logged::{self, Logged, LoggedType};
+use crate::hex;
+use crate::logged::{self, Logged};
 use crate::types::Kind;
 
 /// Longer text than this is not looked up in an index: no key of InnoDB takes it.
@@ -189,7 +191,7 @@ impl Codec {
             out.extend_from_slice(b"_binary");
             push_quoted(text, out);
         } else {
-            push_hex(&encoded, out);
+            hex::push_literal(&encoded, out);
         }
         if indexed {
             out.push(b')');
@@ -212,7 +214,7 @@ impl Codec {
                 Ok(())
             }
             (Form::Bytes { .. }, Value::Bytes(bytes)) => {
-                push_hex(bytes, out);
+                hex::push_literal(bytes, out);
                 Ok(())
             }
             (Form::Enum(members), value) => push(out, format_args!("{}", member_index(members, value)?)),
@@ -434,16 +436,6 @@ fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(b"''");
         }
         out.extend_from_slice(part);
-    }
-    out.push(b'\'');
-}
-
-fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.reserve(bytes.len() * 2 + 3);
-    out.extend_from_slice(b"x'");
-    for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
     out.push(b'\'');
 }

@@ -6,24 +6,31 @@
 //! names is never somebody else's. Whoever takes the lease ends the sessions of all claims; whoever leaves a session in
 //! the middle of something (a dropped future, an error) has it ended, and waited for, before the next one is taken: then
 //! whatever that session was still told, a commit too, has either happened or never will.
+//!
+//! Where no claim can be had (all are taken, or a cluster without such locks) the session's number and its client's address
+//! say for this process's own which one it is; what another process left keeps its locks until the server notices.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use godwit_model::{Error, Result, TaskName, codes};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
-use crate::connect::{Endpoint, Purpose};
+use crate::connect::{Endpoint, Flavor, Purpose};
+use crate::fingerprint::fingerprint;
 use crate::script::number_of;
 use crate::{error, quote};
 
 /// Sessions of one task that may be marked at one time; far more than any task has.
-const CLAIMS: usize = 48;
+pub(crate) const CLAIMS: usize = 48;
 /// Statements are sent in messages of about this size: large enough that the way there and back is not felt.
 const MESSAGE: usize = 1 << 20;
-/// How long a session that was left may need to roll back.
+/// How long a session that was left may need to roll back, in seconds.
 const ENDING: u32 = 30;
+/// Nothing but asking tells when a session without a claim has ended.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) struct Writers {
     endpoint: Endpoint,
@@ -39,23 +46,30 @@ pub(crate) struct Writer {
     pub(crate) message: usize,
     /// Largest message the server takes.
     pub(crate) most: usize,
-    claim: Option<String>,
+    pub(crate) flavor: Flavor,
+    mark: Mark,
     left: Arc<Mutex<Vec<Left>>>,
+}
+
+/// By what a session is known to be ours, besides its number, which another one may have after the server was started anew.
+#[derive(Clone, PartialEq)]
+enum Mark {
+    Claim(String),
+    /// Of the client, its port with it.
+    Address(String),
 }
 
 /// A session that was left in the middle of something.
 #[derive(Clone, PartialEq)]
 struct Left {
-    claim: String,
+    mark: Mark,
     session: u32,
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Some(claim) = self.claim.take() {
-            let left = Left { claim, session: self.conn.id() };
-            self.left.lock().unwrap_or_else(PoisonError::into_inner).push(left);
-        }
+        let left = Left { mark: self.mark.clone(), session: self.conn.id() };
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(left);
     }
 }
 
@@ -95,10 +109,13 @@ impl Writers {
     pub(crate) async fn open(&self) -> Result<Writer> {
         let mut conn = self.endpoint.connect(Purpose::Write).await?;
         let server = self.endpoint.ask(&mut conn).await?;
-        let claim = claim(&mut conn, &self.task).await?;
+        let mark = match claim(&mut conn, &self.task).await? {
+            Some(claim) => Mark::Claim(claim),
+            None => Mark::Address(address(&mut conn).await?),
+        };
         // some bytes of every message are the protocol's
         let most = server.max_packet.saturating_sub(64);
-        Ok(Writer { conn, message: MESSAGE.min(most / 2), most, claim, left: self.left.clone() })
+        Ok(Writer { conn, message: MESSAGE.min(most / 2), most, flavor: server.flavor, mark, left: self.left.clone() })
     }
 
     /// Ends what was left by this process, and waits for its end.
@@ -121,14 +138,12 @@ impl Writers {
     }
 }
 
-/// FNV-1a: two processes of any version have to come to the same number. MySQL takes names of up to 64 characters.
-fn name(task: &TaskName, number: usize) -> String {
-    let hash = task.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("godwit writes {hash:016x} {number}")
+/// MySQL takes names of up to 64 characters.
+pub(crate) fn name(task: &TaskName, number: usize) -> String {
+    format!("godwit writes {:016x} {number}", fingerprint(task.as_str().bytes()))
 }
 
-/// The first claim that is free. None: the server has no such locks (a cluster), or all are taken; then a lost session
-/// keeps its locks until the server notices.
+/// The first claim that is free. None: the server has no such locks (a cluster), or all are taken.
 async fn claim(conn: &mut Conn, task: &TaskName) -> Result<Option<String>> {
     let free: Vec<String> =
         (0..CLAIMS).map(|number| format!("WHEN GET_LOCK({}, 0) = 1 THEN {number}", quote::literal(&name(task, number)))).collect();
@@ -165,16 +180,48 @@ pub(crate) async fn end_all(conn: &mut Conn, task: &TaskName) -> Result<()> {
     Ok(())
 }
 
+async fn address(conn: &mut Conn) -> Result<String> {
+    let sql = "SELECT host FROM information_schema.processlist WHERE id = CONNECTION_ID()";
+    let host: Option<String> = conn.query_first(sql).await.map_err(error::from_server)?;
+    host.ok_or_else(|| Error::internal("a session that its server does not list"))
+}
+
 async fn end(conn: &mut Conn, left: &Left) -> Result<()> {
-    let claim = quote::literal(&left.claim);
+    match &left.mark {
+        Mark::Claim(claim) => end_claimed(conn, claim, left.session).await,
+        Mark::Address(address) => end_unclaimed(conn, address, left.session).await,
+    }
+}
+
+async fn end_unclaimed(conn: &mut Conn, address: &str, session: u32) -> Result<()> {
+    let sql = format!("SELECT count(*) FROM information_schema.processlist WHERE id = {session} AND host = {}", quote::literal(address));
+    let mut is_told = false;
+    let ending = async {
+        while conn.query_first::<u64, _>(&sql).await.map_err(error::from_server)? != Some(0) {
+            if !std::mem::replace(&mut is_told, true) {
+                kill(conn, session).await?;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(ENDING.into()), ending).await.unwrap_or_else(|_| Err(still_ending()))
+}
+
+fn still_ending() -> Error {
+    Error::new(&codes::BUSY, "a session that was left is still rolling back")
+}
+
+async fn end_claimed(conn: &mut Conn, claim: &str, session: u32) -> Result<()> {
+    let claim = quote::literal(claim);
     let holds: Option<Option<u32>> = conn.query_first(format!("SELECT IS_USED_LOCK({claim})")).await.map_err(error::from_server)?;
-    if holds.flatten() != Some(left.session) {
+    if holds.flatten() != Some(session) {
         return Ok(());
     }
-    kill(conn, left.session).await?;
+    kill(conn, session).await?;
     let waited: Option<Option<i64>> = conn.query_first(format!("SELECT GET_LOCK({claim}, {ENDING})")).await.map_err(error::from_server)?;
     if waited.flatten() != Some(1) {
-        return Err(Error::new(&codes::BUSY, "a session that was left is still rolling back"));
+        return Err(still_ending());
     }
     conn.query_drop(format!("DO RELEASE_LOCK({claim})")).await.map_err(error::from_server)
 }

@@ -5,26 +5,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use godwit_model::{Create, EndpointConfig, Result, Table, TableName, Task, Writes};
+use godwit_model::{Create, EndpointConfig, GrantStatements, Result, Table, TableName, Task, Writes};
 use tokio_postgres::Client;
 
 use crate::connect::{self, Session};
 use crate::schema::{self, CatalogTable, TableKind};
 use crate::{error, establish, names, quote};
 
-/// Statements for a superuser or the managed service's administrator, in their order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants {
-    pub required: Vec<String>,
-    /// Whatever the service allows of these makes more possible.
-    pub optional: Vec<String>,
-}
-
 /// Roles that give the right to replicate where no superuser is to be had.
 const REPLICATION: &str = "REPLICATION; -- where that is refused: GRANT rds_replication (or what the service names) TO";
 
 /// For the source.
-pub async fn source_grants(task: &Task, tables: &[TableName]) -> Result<Grants> {
+pub async fn source_grants(task: &Task, tables: &[TableName]) -> Result<GrantStatements> {
     let session = connect::sql(&task.source, "godwit grants").await?;
     let role = role_of(&session).await?;
     let found = schema::read_named(&session, tables).await?;
@@ -61,11 +53,11 @@ pub async fn source_grants(task: &Task, tables: &[TableName]) -> Result<Grants> 
         };
         required.extend(lacks.into_iter().flat_map(|lack| lack.statements).map(|statement| statement + ";"));
     }
-    Ok(Grants { required, optional: Vec::new() })
+    Ok(GrantStatements { required, optional: Vec::new() })
 }
 
 /// For the target; `tables` are the names there.
-pub async fn target_grants(task: &Task, tables: &[TableName]) -> Result<Grants> {
+pub async fn target_grants(task: &Task, tables: &[TableName]) -> Result<GrantStatements> {
     const SET_SINCE: u32 = 15;
     let session = connect::sql(&task.target, "godwit grants").await?;
     let role = role_of(&session).await?;
@@ -84,13 +76,16 @@ pub async fn target_grants(task: &Task, tables: &[TableName]) -> Result<Grants> 
     required.extend(owners(&session, &there).await?.iter().filter(|owner| **owner != role.name).map(owner));
     let mut optional = Vec::new();
     if session.major() >= SET_SINCE {
-        optional.push(format!("GRANT SET ON PARAMETER session_replication_role TO {};", role.quoted));
+        optional.push(format!(
+            "GRANT SET ON PARAMETER session_replication_role TO {}; -- foreign keys and triggers may then stay while the task runs",
+            role.quoted
+        ));
     }
-    Ok(Grants { required, optional })
+    Ok(GrantStatements { required, optional })
 }
 
 /// Without asking the server: for a role that cannot log in yet, the least that is known.
-pub fn grants_unasked(task: &Task) -> (Grants, Grants) {
+pub fn grants_unasked(task: &Task) -> (GrantStatements, GrantStatements) {
     let grants = |endpoint: &EndpointConfig, right: &str| {
         let role = quote::identifier(endpoint.user.as_deref().unwrap_or("godwit"));
         vec![
@@ -101,7 +96,7 @@ pub fn grants_unasked(task: &Task) -> (Grants, Grants) {
     let follows = task.phases.changes && task.writes == Writes::Marker;
     let source = grants(&task.source, if follows { "CONNECT, CREATE" } else { "CONNECT" });
     let target = grants(&task.target, "CONNECT, CREATE, TEMPORARY");
-    (Grants { required: source, optional: Vec::new() }, Grants { required: target, optional: Vec::new() })
+    (GrantStatements { required: source, optional: Vec::new() }, GrantStatements { required: target, optional: Vec::new() })
 }
 
 /// Who can be granted so that the tables are owned: what belongs to `pg_database_owner`, which takes no members, is owned by

@@ -39,7 +39,7 @@ mod writer;
 use std::sync::Arc;
 
 use godwit_model::{Result, Source, Target, Task};
-pub use grants::{Grants, grants_unasked, source_grants, target_grants};
+pub use grants::{grants_unasked, source_grants, target_grants};
 
 /// The task's source. Connects when it is first asked for something.
 pub fn source(task: &Task) -> Result<Arc<dyn Source>> {

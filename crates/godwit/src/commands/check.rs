@@ -75,11 +75,14 @@ async fn grants(stores: &Stores) -> Result<Answer> {
     };
     let source = godwit_engines::source_rights(&stores.task, &here).await?;
     let target = godwit_engines::target_rights(&stores.task, &there).await?;
-    let text = section("source", &stores.task.source, &source) + &section("target", &stores.task.target, &target);
+    let mut text = section("source", &stores.task.source, &source) + &section("target", &stores.task.target, &target);
+    if here.is_empty() {
+        text.push_str("-- not all: no table that is selected was seen; run these, then ask again\n");
+    }
     let complete = !here.is_empty() && is_complete(&source) && is_complete(&target);
     let json = json!({
         "result": "grants", "complete": complete, "source": required(&source), "target": required(&target),
-        "target_optional": optional(&target),
+        "source_optional": optional(&source), "target_optional": optional(&target),
     });
     Ok(Answer::new(false, json, text))
 }
@@ -113,10 +116,7 @@ fn section(side: &str, endpoint: &EndpointConfig, rights: &Rights) -> String {
             }
             statements.required.iter().for_each(|statement| text.push_str(&format!("{statement}\n")));
             if !statements.optional.is_empty() {
-                let _ = writeln!(
-                    text,
-                    "-- where the service allows it, at the {side}: foreign keys and triggers may then stay while the task runs"
-                );
+                let _ = writeln!(text, "-- where the service allows it, at the {side}:");
             }
             statements.optional.iter().for_each(|statement| text.push_str(&format!("{statement}\n")));
         }

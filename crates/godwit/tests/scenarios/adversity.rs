@@ -10,8 +10,9 @@ use crate::bank::{self, Users, Workload};
 use crate::failover::{await_true, standby};
 use crate::kill_loop::await_journal;
 use crate::pair::{Pair, is_long, on_every_engine};
-use crate::postgres::{Tier, execute};
+use crate::postgres::execute;
 use crate::process::PATIENCE;
+use crate::store::Tier;
 
 on_every_engine!(a_process_that_is_paused_again_and_again_goes_on);
 

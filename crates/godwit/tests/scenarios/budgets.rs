@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use godwit_testkit::servers::PostgresOptions;
 
 use crate::pair::Pair;
-use crate::postgres::Tier;
 use crate::process::{Godwit, PATIENCE};
 use crate::store::Session;
+use crate::store::Tier;
 
 /// The smallest change log.
 const LIMITS: &str = "limits: {memory: 32MiB, change_log: 16MiB}\n";

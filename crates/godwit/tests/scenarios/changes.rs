@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::pair::{Pair, is_long, on_every_engine};
+use crate::postgres::Tier;
 use crate::process::PATIENCE;
 
 const STOP: &str = "schema: {changes: stop}\n";
@@ -186,7 +187,8 @@ fn ten_million_rows_in_one_transaction_take_little_memory() {
     if !is_long() {
         return;
     }
-    let Some(pair) = Pair::postgres() else { return };
+    // where a transaction stays open for minutes, nobody else can make a slot
+    let Some(pair) = Pair::postgres_on_own(15, 18, Tier::Full) else { return };
     pair.source.run(&["CREATE TABLE item (id integer PRIMARY KEY, name text)"]);
     pair.write_task("limits: {memory: 64MiB}\n");
     let mut run = pair.running();

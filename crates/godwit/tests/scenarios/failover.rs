@@ -41,7 +41,7 @@ pub fn await_true(url: &str, what: &str) {
 
 #[test]
 fn a_promoted_standby_with_the_slot_is_followed() {
-    let Some(pair) = Pair::postgres_on_own(18, 18, crate::postgres::Tier::Full) else { return };
+    let Some(pair) = Pair::postgres_on_own(18, 18, crate::store::Tier::Full) else { return };
     given(&pair);
     let primary = pair.source.server().unwrap();
     let network = Proxy::before(primary.port());
@@ -71,7 +71,7 @@ fn a_promoted_standby_with_the_slot_is_followed() {
 
 #[test]
 fn a_promoted_standby_without_the_slot_stops_the_task() {
-    let Some(pair) = Pair::postgres_on_own(15, 18, crate::postgres::Tier::Full) else { return };
+    let Some(pair) = Pair::postgres_on_own(15, 18, crate::store::Tier::Full) else { return };
     given(&pair);
     let primary = pair.source.server().unwrap();
     let network = Proxy::before(primary.port());
@@ -109,7 +109,7 @@ fn set_back(target: &Postgres, backup: &Path) {
 
 #[test]
 fn a_target_out_of_a_backup_goes_on_or_stops_and_a_resync_mends() {
-    let Some(pair) = Pair::postgres_on_own(15, 18, crate::postgres::Tier::Full) else { return };
+    let Some(pair) = Pair::postgres_on_own(15, 18, crate::store::Tier::Full) else { return };
     given(&pair);
     pair.write_task(LIMITS);
     let target = pair.target.server().unwrap();

@@ -80,6 +80,28 @@ fn postgres_schema_changes() {
     walk(|| Pair::postgres_on_shared(18, 18), points(Passes::Alter));
 }
 
+#[test]
+fn mariadb_first_half_of_a_run() {
+    walk(Pair::mariadb, points(Passes::Run).step_by(2));
+}
+
+#[test]
+fn mariadb_second_half_of_a_run() {
+    walk(Pair::mariadb, points(Passes::Run).skip(1).step_by(2));
+}
+
+#[test]
+fn mariadb_repair_finish_and_clean() {
+    walk(Pair::mariadb, points(Passes::Repair).chain(points(Passes::Finish)).chain(points(Passes::Clean)));
+}
+
+#[test]
+fn mariadb_later_passes() {
+    if is_long() {
+        walk_at(Pair::mariadb, passed_often(), later);
+    }
+}
+
 /// Passed once in the life of a process, by their nature or because so few tables go in one bundle; all others are passed
 /// again and again.
 fn is_passed_once(point: &str) -> bool {
@@ -147,7 +169,7 @@ fn walk_at(pair: impl Fn() -> Option<Pair>, points: impl Iterator<Item = &'stati
 fn crash_at(pair: &Pair, point: &str, pass: u32) {
     let bank = Bank { accounts: 60, writers: 2, seed: 7 };
     bank::open(pair, &bank);
-    pair.source.run(&["CREATE TABLE filler (id INTEGER PRIMARY KEY, content TEXT)"]);
+    pair.source.run(&[&format!("CREATE TABLE filler (id INTEGER PRIMARY KEY, content {})", pair.source.dialect().long_text())]);
     let mut workload = Workload::begin(pair, bank, Users::NeverRefused);
     if passes(point) == Passes::Run {
         assert_fires(pair, &["run"], point, pass);

@@ -14,8 +14,8 @@ use std::time::Duration;
 use godwit_testkit::servers::{self, PostgresOptions};
 
 use crate::pair::{Pair, is_long};
-use crate::postgres::{Tier, execute};
-use crate::store::Store;
+use crate::postgres::execute;
+use crate::store::{Store, Tier};
 
 /// Hundreds of tables, on a busy machine.
 const MOST_TIME: Duration = Duration::from_secs(1800);

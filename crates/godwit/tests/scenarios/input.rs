@@ -104,7 +104,7 @@ fn a_database_that_is_not_there_is_said_so() {
 #[test]
 fn a_server_that_does_not_log_logically_is_said_so() {
     let options = PostgresOptions::default().with_setting("wal_level", "replica");
-    let Some(pair) = Pair::postgres_with((15, options), (18, PostgresOptions::default()), crate::postgres::Tier::Full) else { return };
+    let Some(pair) = Pair::postgres_with((15, options), (18, PostgresOptions::default()), crate::store::Tier::Full) else { return };
     pair.source.run(&["CREATE TABLE item (id INTEGER PRIMARY KEY)"]);
     let refused = pair.godwit(&["run"]).with(1);
     assert!(refused.said().contains("GW2006") && refused.said().contains("wal_level"), "{}", refused.said());

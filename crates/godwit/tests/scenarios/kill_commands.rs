@@ -8,7 +8,7 @@ use godwit_testkit::bank::Bank;
 use crate::bank::{self, Users, Workload};
 use crate::pair::{Pair, is_long, on_every_engine};
 use crate::process::{Ended, Godwit};
-use crate::store::Store;
+use crate::store::{Store, Tier};
 
 on_every_engine!(commands_that_are_killed_are_given_again, a_copy_of_tables_without_a_key_begins_again);
 
@@ -71,9 +71,21 @@ fn commands_that_are_killed_are_given_again(pair: &Pair) {
 
 #[test]
 fn a_source_killed_during_the_load_and_a_target_killed_during_the_finish() {
-    let Some(pair) = Pair::postgres_on_own(18, 18, crate::postgres::Tier::Full) else { return };
-    let (bank, mut random) = given(&pair);
-    let mut workload = Workload::begin(&pair, bank, Users::Forgiving);
+    if let Some(pair) = Pair::postgres_on_own(18, 18, Tier::Full) {
+        servers_killed(&pair);
+    }
+}
+
+#[test]
+fn a_mariadb_source_killed_during_the_load_and_a_target_killed_during_the_finish() {
+    if let Some(pair) = Pair::mariadb_on_own(Tier::Full) {
+        servers_killed(&pair);
+    }
+}
+
+fn servers_killed(pair: &Pair) {
+    let (bank, mut random) = given(pair);
+    let mut workload = Workload::begin(pair, bank, Users::Forgiving);
     let mut run = pair.start(&["run"]);
     for _ in 0..rounds() {
         strike_in(&mut run, "load", &*pair.source, &mut random);
@@ -103,16 +115,16 @@ fn a_source_killed_during_the_load_and_a_target_killed_during_the_finish() {
     pair.assert_no_traces();
     workload.end();
     pair.assert_same(FILLER);
-    bank::assert_equal(&pair, &bank, &writers);
+    bank::assert_equal(pair, &bank, &writers);
 }
 
 /// Kills the server a moment after the phase began, and starts it again.
 fn strike_in(command: &mut Godwit, phase: &str, store: &dyn Store, random: &mut Rng) {
     command.within(Duration::from_secs(20), |event| event["event"] == "phase" && event["phase"] == phase);
     std::thread::sleep(Duration::from_millis(random.u64(0..150)));
-    let server = store.server().unwrap();
+    let server = store.killable().unwrap();
     server.kill9();
-    server.restart();
+    server.start_again();
 }
 
 /// The same for a command that ends: with "not now", or in time.

@@ -9,9 +9,8 @@ use serde_json::Value as Json;
 use crate::alterations::{self, Alterations};
 use crate::bank::{self, Users, Workload};
 use crate::pair::{Pair, is_long};
-use crate::postgres::Tier;
 use crate::process::{Godwit, PATIENCE};
-use crate::store::Store;
+use crate::store::{Store, Tier};
 
 /// The longest life of a run before something is killed; every second run is let live until it has caught up.
 const LONGEST_LIFE: Duration = Duration::from_millis(1200);
@@ -40,6 +39,22 @@ fn postgres_15_to_18_survives_kills() {
 #[test]
 fn postgres_18_survives_kills() {
     if let Some(pair) = Pair::postgres_on_own(18, 18, Tier::Full) {
+        kill_loop(&pair, Users::Forgiving);
+    }
+}
+
+#[test]
+fn mariadb_survives_kills() {
+    if let Some(pair) = Pair::mariadb_on_own(Tier::Full) {
+        kill_loop(&pair, Users::Forgiving);
+    }
+}
+
+#[test]
+fn a_managed_mariadb_survives_kills() {
+    if is_long()
+        && let Some(pair) = Pair::mariadb_on_own(Tier::Managed)
+    {
         kill_loop(&pair, Users::Forgiving);
     }
 }
@@ -250,16 +265,16 @@ fn journal(store: &dyn Store) -> Option<i64> {
 /// Kills one of the three, or both servers at once; a run that was not killed must go on by itself.
 fn strike(pair: &Pair, run: Godwit, random: &mut Rng) -> Option<Godwit> {
     let store: &dyn Store = if random.bool() { &*pair.source } else { &*pair.target };
-    match store.server() {
+    match store.killable() {
         Some(server) if random.bool() => {
             let both = random.u8(0..4) == 0;
-            let servers = if both { vec![pair.source.server(), pair.target.server()] } else { vec![Some(server)] };
+            let servers = if both { vec![pair.source.killable(), pair.target.killable()] } else { vec![Some(server)] };
             let servers: Vec<_> = servers.into_iter().flatten().collect();
             match random.u8(0..4) {
-                0 => servers.iter().for_each(|server| server.stop_at_once()),
+                0 => servers.iter().for_each(|server| server.shut_down()),
                 _ => servers.iter().for_each(|server| server.kill9()),
             }
-            servers.iter().for_each(|server| server.restart());
+            servers.iter().for_each(|server| server.start_again());
             Some(run)
         }
         _ => {

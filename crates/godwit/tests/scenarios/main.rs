@@ -13,6 +13,7 @@ mod store;
 
 mod adversity;
 mod at_target;
+mod binary_log;
 mod budgets;
 mod changes;
 mod changes_alone;

@@ -12,9 +12,8 @@ use godwit_testkit::recorder::Recorder;
 use godwit_testkit::servers::PostgresOptions;
 
 use crate::pair::{Pair, is_long};
-use crate::postgres::Tier;
 use crate::process::Godwit;
-use crate::store::Store;
+use crate::store::{Store, Tier};
 
 /// Longer than ten thousand tables take on a busy machine, in a build for tests.
 const LONG: Duration = Duration::from_secs(3600);

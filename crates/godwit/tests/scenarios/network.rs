@@ -13,9 +13,8 @@ use crate::bank::{self, Users, Workload};
 use crate::island::Island;
 use crate::kill_loop::await_journal;
 use crate::pair::{Pair, is_long};
-use crate::postgres::Tier;
 use crate::process::{Circumstances, Godwit};
-use crate::store::{Session, Store};
+use crate::store::{Session, Store, Tier};
 
 /// A source and a target, each behind a network of its own.
 struct Networks {

@@ -8,7 +8,7 @@ use godwit_testkit::servers::{Postgres, shared};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use crate::store::{Row, Session, Store};
+use crate::store::{Killable, Row, Session, Store, Tier};
 
 /// A user waits no longer; a server that is being killed answers never.
 const USER_PATIENCE: Duration = Duration::from_secs(30);
@@ -25,17 +25,6 @@ impl Server {
             Server::Own(server) => server,
         }
     }
-}
-
-/// Who a task connects as, and who owns the users' tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// A superuser, who owns all.
-    Full,
-    /// A role that may log in, and has besides what `check --grants` prints as required; tables belong to another.
-    Managed,
-    /// The same for a source that may not be written to.
-    ReadOnly,
 }
 
 pub struct PostgresDatabase {
@@ -147,6 +136,24 @@ impl Store for PostgresDatabase {
 
     fn server(&self) -> Option<&Postgres> {
         Some(self.server.get())
+    }
+
+    fn killable(&self) -> Option<&dyn Killable> {
+        Some(self.server.get())
+    }
+}
+
+impl Killable for Postgres {
+    fn kill9(&self) {
+        Postgres::kill9(self);
+    }
+
+    fn shut_down(&self) {
+        self.stop_at_once();
+    }
+
+    fn start_again(&self) {
+        self.restart();
     }
 }
 

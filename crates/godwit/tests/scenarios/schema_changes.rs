@@ -4,7 +4,7 @@ use godwit_testkit::servers::PostgresOptions;
 
 use crate::failover::await_true;
 use crate::pair::Pair;
-use crate::postgres::Tier;
+use crate::store::Tier;
 
 const ITEMS: [&str; 2] = [
     "CREATE TABLE item (id INTEGER PRIMARY KEY, a TEXT, b TEXT)",

@@ -8,7 +8,7 @@ use godwit_testkit::servers::Postgres;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use crate::store::{Row, Session, Store};
+use crate::store::{Killable, Row, Session, Store};
 
 pub struct SqliteFile(PathBuf);
 
@@ -59,6 +59,10 @@ impl Store for SqliteFile {
     }
 
     fn server(&self) -> Option<&Postgres> {
+        None
+    }
+
+    fn killable(&self) -> Option<&dyn Killable> {
         None
     }
 }

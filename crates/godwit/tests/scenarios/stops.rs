@@ -45,7 +45,7 @@ fn loading_alone_ends_by_itself(pair: &Pair) {
 
 #[test]
 fn servers_that_stop_for_a_while_are_awaited() {
-    let Some(pair) = Pair::postgres_on_own(15, 18, crate::postgres::Tier::Full) else { return };
+    let Some(pair) = Pair::postgres_on_own(15, 18, crate::store::Tier::Full) else { return };
     let bank = bank();
     bank::open(&pair, &bank);
     let mut workload = Workload::begin(&pair, bank, Users::Forgiving);

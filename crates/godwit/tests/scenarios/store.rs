@@ -3,6 +3,17 @@
 use godwit_testkit::dialect::Dialect;
 use godwit_testkit::servers::Postgres;
 
+/// Who a task connects as, and who owns the users' tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// A superuser, who owns all.
+    Full,
+    /// A role that may log in, and has besides what `check --grants` prints as required; tables belong to another.
+    Managed,
+    /// The same for a source that may not be written to.
+    ReadOnly,
+}
+
 /// A row as text; NULL is None.
 pub type Row = Vec<Option<String>>;
 
@@ -36,8 +47,21 @@ pub trait Store: Send + Sync {
     /// Loses what the source keeps for a task: a slot, capture triggers. Nobody is at work.
     fn forget_changes(&self);
 
-    /// What can be stopped and killed, where the engine is a server.
+    /// Where the engine is PostgreSQL.
     fn server(&self) -> Option<&Postgres>;
+
+    /// Where the engine is a server.
+    fn killable(&self) -> Option<&dyn Killable>;
+}
+
+/// A server of the test's own.
+pub trait Killable {
+    fn kill9(&self);
+
+    /// Clients are cut off, open transactions rolled back.
+    fn shut_down(&self);
+
+    fn start_again(&self);
 }
 
 /// One user's connection. After an error the transaction is rolled back, or the connection is gone.

@@ -212,7 +212,10 @@ impl MySqlServer {
         let mut command = self.installation.server();
         // The port makes a server id that no other server of this machine has.
         command.args([format!("--port={port}"), format!("--server-id={port}")]);
-        for (option, place) in [("datadir", self.data_dir()), ("socket", self.socket()), ("pid-file", self.folder.path().join("pid"))] {
+        let folder = self.folder.path();
+        // a MariaDB that starts deletes what others have left in their folder for temporary tables, and may still use
+        let places = [("datadir", self.data_dir()), ("socket", self.socket()), ("pid-file", folder.join("pid")), ("tmpdir", folder.into())];
+        for (option, place) in places {
             command.arg(format!("--{option}={}", place.display()));
         }
         command.args(&*self.settings()).current_dir(self.folder.path()).env_clear().env("PATH", "/usr/bin:/bin");

@@ -1,8 +1,7 @@
 //! Which event is which.
 //!
 //! Types are those of the log's format version 4, with MariaDB's own from 160 on. An event that is not known is an error,
-//! unless its header says that a replica may ignore it. Events that only another one gives a meaning (numbers and variables
-//! of a statement that is logged as text) are `Attached`: what matters is the statement.
+//! unless its header says that a replica may ignore it.
 
 use std::borrow::Cow;
 
@@ -26,8 +25,8 @@ pub(crate) struct Header {
     pub(crate) kind: u8,
     /// That wrote it first.
     pub(crate) server: u32,
-    /// Where the event ends in its file; 0 for one that is in no file. Files of more than 4 GiB are beyond it.
-    pub(crate) end: u32,
+    /// Where the event ends in its file; 0 for one that is in no file.
+    pub(crate) end: u64,
     pub(crate) flags: u16,
 }
 
@@ -45,9 +44,7 @@ pub(crate) enum Event<'a> {
     XaPrepare,
     TableMap(TableMap<'a>),
     Rows(RowsEvent<'a>),
-    /// Part of a statement that is logged as text.
-    Attached,
-    /// Says nothing of rows.
+    /// Says nothing of rows by itself.
     Silent,
     /// The server says that changes are missing in its log.
     Incident,
@@ -101,8 +98,8 @@ pub(crate) fn decode(header: Header, body: &[u8]) -> Result<Event<'_>> {
         169 => rows(RowsKind::Insert, RowsForm::V2Compressed)?,
         170 => rows(RowsKind::Update, RowsForm::V2Compressed)?,
         171 => rows(RowsKind::Delete, RowsForm::V2Compressed)?,
-        // a number, a random seed, a variable; a file's block, and the beginning of one
-        5 | 13 | 14 | 9 | 17 => Event::Attached,
+        // what gives a statement that follows its meaning: a number, a random seed, a variable, a file's blocks
+        5 | 13 | 14 | 9 | 17 => Event::Silent,
         // the text of LOAD DATA INFILE: a statement
         18 => Event::Query(load_query(body)?),
         // the server stops; annotation, checkpoint, beginning of encryption (what follows is sent in clear)
@@ -113,7 +110,9 @@ pub(crate) fn decode(header: Header, body: &[u8]) -> Result<Event<'_>> {
 }
 
 const STANDALONE: u8 = 1;
+const COMMIT_ID: u8 = 2;
 const PREPARED_XA: u8 = 64;
+const COMPLETED_XA: u8 = 128;
 
 fn gtid(header: Header, body: &[u8]) -> Result<GtidEvent> {
     let mut reader = Reader::new(body);
@@ -122,6 +121,23 @@ fn gtid(header: Header, body: &[u8]) -> Result<GtidEvent> {
     let flags = reader.u8()?;
     let has = |flag| flags & flag != 0;
     Ok(GtidEvent { gtid: Gtid { domain, server: header.server, sequence }, standalone: has(STANDALONE), prepared: has(PREPARED_XA) })
+}
+
+/// Of a GTID event: the XA transaction that is prepared or ended there, by its format and name. None: it is no such event.
+pub(crate) fn xa(body: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut reader = Reader::new(body);
+    reader.skip(12)?;
+    let flags = reader.u8()?;
+    if flags & (PREPARED_XA | COMPLETED_XA) == 0 {
+        return Ok(None);
+    }
+    if flags & COMMIT_ID != 0 {
+        reader.skip(8)?;
+    }
+    let mut lengths = reader;
+    lengths.skip(4)?;
+    let name = usize::from(lengths.u8()?) + usize::from(lengths.u8()?);
+    reader.bytes(6 + name).map(|xa| Some(xa.to_vec()))
 }
 
 /// The four highest bits of the count are flags.
@@ -215,6 +231,16 @@ mod tests {
         let Event::Gtid(event) = decode(header(162, 0), &body).unwrap() else { panic!("a GTID") };
         assert_eq!(event.gtid, Gtid { domain: 3, server: 7, sequence: 57 });
         assert!(!event.standalone && !event.prepared);
+        assert_eq!(xa(&body).unwrap(), None);
+    }
+
+    #[test]
+    fn an_xa_transaction_is_named_with_and_without_a_commit_id() {
+        let named = [1, 0, 0, 0, 2, 1, b'a', b'b', b'c'];
+        let event = |flags: u8, between: &[u8]| [&[9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags], between, &named[..]].concat();
+        assert_eq!(xa(&event(PREPARED_XA, &[])).unwrap().unwrap(), named);
+        assert_eq!(xa(&event(COMPLETED_XA | COMMIT_ID, &[7; 8])).unwrap().unwrap(), named);
+        assert!(xa(&event(COMPLETED_XA, &[])[..20]).unwrap_err().is(&codes::LOG_UNDECODABLE));
     }
 
     proptest! {
@@ -223,6 +249,7 @@ mod tests {
             if let Ok(Event::TableMap(map)) = decode(header(kind, 0), &bytes) {
                 let _ = map.open();
             }
+            let _ = xa(&bytes);
         }
     }
 }

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 
 use godwit_model::{Result, Value};
 
+use super::column::{LoggedType, decimal_length, kind, length_width};
 use super::decompress::decompress;
 use super::reader::{Reader, count_bits, has_bit, little_endian};
-use super::table_map::kind;
-use super::{LoggedType, undecodable};
+use super::undecodable;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowsKind {
@@ -144,7 +144,7 @@ enum Length {
 fn length_of(column: LoggedType) -> Result<Length> {
     let meta = usize::from(column.meta);
     let with_fraction = |whole: usize| Length::Fixed(whole + meta.div_ceil(2));
-    let up_to = |bytes: usize| Length::Prefixed(if bytes < 256 { 1 } else { 2 });
+    let up_to = |bytes: u16| Length::Prefixed(length_width(bytes));
     Ok(match column.kind {
         kind::TINY | kind::YEAR => Length::Fixed(1),
         kind::SHORT => Length::Fixed(2),
@@ -155,34 +155,22 @@ fn length_of(column: LoggedType) -> Result<Length> {
         kind::TIMESTAMP2 => with_fraction(4),
         kind::DATETIME2 => with_fraction(5),
         kind::TIME2 => with_fraction(3),
-        kind::NEWDECIMAL => Length::Fixed(decimal_bytes(meta & 0xFF, meta >> 8)?),
-        kind::VARCHAR | kind::VARCHAR_COMPRESSED | kind::VAR_STRING => up_to(meta),
+        kind::NEWDECIMAL => {
+            let (precision, scale) = (meta & 0xFF, meta >> 8);
+            let whole = precision.checked_sub(scale).ok_or_else(|| undecodable("the source's log holds a decimal that cannot be"))?;
+            Length::Fixed(decimal_length(whole) + decimal_length(scale))
+        }
+        kind::VARCHAR | kind::VARCHAR_COMPRESSED | kind::VAR_STRING => up_to(column.meta),
         kind::BIT => Length::Fixed((meta >> 8) + usize::from(meta & 0xFF != 0)),
-        kind::ENUM | kind::SET => Length::Fixed(meta >> 8),
-        kind::STRING => string_length(column.meta),
+        kind::ENUM | kind::SET | kind::STRING => match column.of_string() {
+            (kind::ENUM | kind::SET, bytes) => Length::Fixed(bytes.into()),
+            (_, longest) => up_to(longest),
+        },
         kind::BLOB_COMPRESSED | kind::VECTOR | kind::JSON | kind::TINY_BLOB..=kind::BLOB | kind::GEOMETRY if (1..=4).contains(&meta) => {
             Length::Prefixed(meta)
         }
         _ => return Err(undecodable("the source's log holds a column whose values have no length that is known")),
     })
-}
-
-/// The first byte is the real type: an ENUM or a SET of so many bytes, or a CHAR whose length may have two bits more there.
-fn string_length(meta: u16) -> Length {
-    let [real, bytes] = meta.to_le_bytes();
-    if real == kind::ENUM || real == kind::SET {
-        return Length::Fixed(bytes.into());
-    }
-    let is_longer = real & 0x30 != 0x30;
-    Length::Prefixed(if is_longer { 2 } else { 1 })
-}
-
-/// Nine digits take four bytes; what is left over, by number of digits.
-fn decimal_bytes(precision: usize, scale: usize) -> Result<usize> {
-    const LEFT_OVER: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
-    let whole = precision.checked_sub(scale).ok_or_else(|| undecodable("the source's log holds a decimal that cannot be"))?;
-    let bytes = |digits: usize| digits / 9 * 4 + LEFT_OVER[digits % 9];
-    Ok(bytes(whole) + bytes(scale))
 }
 
 #[cfg(test)]

@@ -14,19 +14,27 @@ use super::beginning::{self, sum_of};
 use super::sight;
 use super::tables::{Streamed, Tables, ddl_stopped};
 use super::transaction::{Transaction, announce};
-use crate::binlog::{Binlog, Event, GtidEvent, Header, LoggedType, Query, RowsEvent, TableMap, decode, undecodable};
+use crate::binlog::{Binlog, Event, GtidEvent, Header, LoggedType, Query, Raw, RowsEvent, TableMap, decode, undecodable};
 use crate::connect::{Endpoint, Purpose};
 use crate::gtid::Gtid;
 use crate::marker::MarkerTable;
+use crate::patience::answered;
 use crate::position::{Place, ServerSum};
 use crate::statement::Statement;
 
+/// What the client may keep of tables before the log is asked for anew.
+const MOST_REMEMBERED: usize = 64 << 20;
 /// A stream that passes much of no interest says this often how far it is.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Changes {
     log: Binlog,
+    endpoint: Endpoint,
+    task: TaskName,
+    pub(crate) most_remembered: usize,
     reading: Reading,
+    /// What ended the stream, until it was said.
+    failed: Option<Error>,
     /// After an error nothing more is read.
     is_over: bool,
 }
@@ -57,9 +65,9 @@ enum Mapped {
 impl Changes {
     pub(crate) async fn open(endpoint: &Endpoint, task: &TaskName, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
         let place = Place::parse(from)?;
-        let mut conn = endpoint.connect(Purpose::Read).await?;
-        let server = sight::must_hold(endpoint, &mut conn, task, &place).await?;
-        let sight = sight::look(&mut conn, tables).await?;
+        let mut conn = answered(endpoint.connect(Purpose::Read)).await?;
+        let server = answered(sight::must_hold(endpoint, &mut conn, task, &place)).await?;
+        let sight = answered(sight::look(&mut conn, tables)).await?;
         let tables = Tables::new(tables, &sight)?;
         let log = Binlog::open(endpoint, &place.gtids).await?;
         let reading = Reading {
@@ -74,7 +82,20 @@ impl Changes {
             has_passed: false,
             told: Instant::now(),
         };
-        Ok(Changes { log, reading, is_over: false })
+        let (endpoint, task) = (endpoint.clone(), task.clone());
+        Ok(Changes { log, endpoint, task, most_remembered: MOST_REMEMBERED, reading, failed: None, is_over: false })
+    }
+
+    /// Safe to drop while pending: until another stream is open this one stays.
+    async fn event(&mut self) -> Result<Raw> {
+        if self.log.remembers() > self.most_remembered && self.reading.transaction.is_none() {
+            let place = &self.reading.place;
+            // who answers now may be another server
+            let mut conn = answered(self.endpoint.connect(Purpose::Read)).await?;
+            answered(sight::must_hold(&self.endpoint, &mut conn, &self.task, place)).await?;
+            self.log = Binlog::open(&self.endpoint, &place.gtids).await?;
+        }
+        self.log.next().await
     }
 }
 
@@ -85,15 +106,18 @@ impl ChangeStream for Changes {
             if let Some(item) = self.reading.queue.pop_front() {
                 return Ok(item);
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if self.is_over {
                 return Err(Error::new(&codes::CONNECTION_LOST, "the stream of changes has ended"));
             }
-            let raw = self.log.next().await;
+            let raw = self.event().await;
             let read = raw.and_then(|raw| self.reading.take(raw.header(), raw.body()));
             if let Err(error) = read {
                 self.is_over = true;
-                self.reading.queue.clear();
-                return Err(error);
+                self.reading.give_up();
+                self.failed = Some(error);
             }
         }
     }
@@ -123,7 +147,7 @@ impl Reading {
             }
             Event::Incident => Err(Error::new(&codes::OUT_OF_SIGHT, "the source says that changes are missing in its log (an incident)")
                 .remedy("run with --resync")),
-            Event::FormatDescription | Event::Rotate | Event::GtidList(_) | Event::Attached | Event::Silent => Ok(()),
+            Event::FormatDescription | Event::Rotate | Event::GtidList(_) | Event::Silent => Ok(()),
         }
     }
 
@@ -185,13 +209,32 @@ impl Reading {
                 let batch = transaction.batch();
                 let (values, changes) = (batch.values.len(), batch.changes.len());
                 table.take(rows, columns, batch)?;
-                transaction.grown(values, changes, &mut self.queue);
+                if transaction.grown(values, changes) {
+                    self.hand_on();
+                }
             }
             // ends a statement without naming a table
             None if rows.table_id == DUMMY_TABLE => {}
             None => return Err(undecodable("the source's log holds rows of a table that it did not describe")),
         }
         Ok(())
+    }
+
+    /// Begins to tell of a transaction before its end. Where it began is told first: if it has none, the next stream need
+    /// not pass again what lies before it.
+    fn hand_on(&mut self) {
+        let Some(mut transaction) = self.transaction.take() else { return };
+        self.tell_passed();
+        transaction.hand_on(&mut self.queue);
+        self.transaction = Some(transaction);
+    }
+
+    /// After an error: nothing but how far the transactions of no interest are passed. A file that a killed server left
+    /// torn is left behind only by who stands at its last whole transaction (seen on 10.11).
+    fn give_up(&mut self) {
+        self.queue.clear();
+        self.transaction = None;
+        self.tell_passed();
     }
 
     fn statement(&mut self, header: Header, query: &Query<'_>) -> Result<()> {

@@ -12,4 +12,4 @@ mod tables;
 mod transaction;
 
 pub(crate) use feed::Changes;
-pub(crate) use sight::{must_hold, must_log_rows, store_mark};
+pub(crate) use sight::{end_of_log, must_hold, must_log_rows, store_mark};

@@ -81,31 +81,39 @@ pub(crate) async fn store_mark(conn: &mut Conn) -> Result<Option<StoreMark>> {
 pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<Server> {
     let server = must_log_rows(endpoint, conn).await?;
     let placed = |error: Error| error.at_least_at(|| endpoint.display.clone());
-    if place.store.is_some() && store_mark(conn).await? != place.store {
+    let mark = store_mark(conn).await?;
+    if place.store.is_some() && mark.is_some() && mark != place.store {
         return Err(placed(
             Error::new(
                 &codes::SOURCE_CHANGED,
-                "the source is not the store that its position was taken on: it lacks the mark that Godwit left there",
+                "the source is not the store that its position was taken on: it bears another mark of Godwit's",
             )
             .remedy("name the store that the task began with; if this one took its place, run with --resync"),
         ));
     }
-    if place.store.is_some() && !marker::has_begun(conn, task).await? {
-        return Err(placed(
-            Error::new(&codes::POSITION_LOST, "what Godwit left at the source for this task was removed")
-                .remedy("run with --resync, which makes the target equal again"),
-        ));
-    }
-    let end: Option<String> = conn.query_first("SELECT @@gtid_binlog_pos").await.map_err(error::from_server)?;
-    let end = GtidPosition::parse(&end.unwrap_or_default()).ok_or_else(|| Error::internal("a server's position that cannot be read"))?;
+    let end = end_of_log(conn).await?;
     if let Some(gtid) = place.gtids.ahead_of(&end) {
         return Err(placed(
             Error::new(&codes::SOURCE_CHANGED, format!("the source's log ends before the position: {gtid} is not in it, its end is {end}"))
                 .remedy("name the server that the position was taken on; if it was restored from a backup, run with --resync"),
         ));
     }
+    if place.store.is_some() && (mark.is_none() || !marker::has_begun(conn, task).await?) {
+        return Err(placed(
+            Error::new(&codes::POSITION_LOST, "what Godwit left at the source for this task was removed, or this is another source")
+                .remedy(
+                    "name the source that the task began with; if it is this one, run with --resync, which makes the target equal again",
+                ),
+        ));
+    }
     beginning::must_be_there(endpoint, place, &server).await.map_err(placed)?;
     Ok(server)
+}
+
+/// How far the log goes. A transaction is in it, and sent to replicas, before others see its rows.
+pub(crate) async fn end_of_log(conn: &mut Conn) -> Result<GtidPosition> {
+    let end: Option<String> = conn.query_first("SELECT @@gtid_binlog_pos").await.map_err(error::from_server)?;
+    GtidPosition::parse(&end.unwrap_or_default()).ok_or_else(|| Error::internal("a server's position that cannot be read"))
 }
 
 /// A log is there, and new sessions log rows. Sessions may still say otherwise: the stream sees what they log.

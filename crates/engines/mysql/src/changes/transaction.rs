@@ -104,17 +104,15 @@ impl Transaction {
         self.markers.push(marker);
     }
 
-    /// After changes were added from `values` on. Hands a piece on if it is large enough.
-    pub(super) fn grown(&mut self, values: usize, changes: usize, queue: &mut VecDeque<Captured>) {
+    /// After changes were added from `values` on. Whether it is large enough to hand on.
+    pub(super) fn grown(&mut self, values: usize, changes: usize) -> bool {
         let added = self.batch.values.get(values..).unwrap_or_default();
         self.weight += added.iter().map(Value::weight).sum::<usize>();
         self.weight += (self.batch.changes.len() - changes) * size_of::<Change>();
-        if self.weight >= PIECE_BYTES {
-            self.hand_on(queue);
-        }
+        self.weight >= PIECE_BYTES
     }
 
-    fn hand_on(&mut self, queue: &mut VecDeque<Captured>) {
+    pub(super) fn hand_on(&mut self, queue: &mut VecDeque<Captured>) {
         if !std::mem::replace(&mut self.is_begun, true) {
             queue.push_back(Captured::Begin);
         }

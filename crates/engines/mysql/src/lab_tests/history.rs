@@ -6,8 +6,8 @@ use godwit_model::{Kind, Marker, Table};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::Lab;
 use super::model::{Model, Reader, Transaction};
+use super::{Lab, second_reader};
 use crate::establish::look;
 use crate::position::Place;
 
@@ -99,7 +99,8 @@ async fn a_history_replayed_is_what_the_tables_hold() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let tables = world(&lab).await;
-    let first_file = newest_file(&lab).await;
+    lab.run(&["FLUSH BINARY LOGS"]).await;
+    let first_file = second_reader::newest_file(&lab).await;
     let from = lab.here().await;
     all_at_work(&lab, seed, 4, 250).await;
     lab.run(&[
@@ -124,42 +125,9 @@ async fn a_history_replayed_is_what_the_tables_hold() {
     assert!(told.iter().any(|transaction| transaction.pieces > 3), "a large transaction comes in pieces");
     assert!(told.len() > 500, "{}", told.len());
 
-    as_many_as_the_servers_own_reader_lists(&lab, &first_file, &told).await;
+    second_reader::agrees(&lab, &first_file, &tables, &told).await;
     the_rest_from_anywhere(&lab, &tables, &told, &marker).await;
     lab.close().await;
-}
-
-async fn newest_file(lab: &Lab) -> String {
-    let row: mysql_async::Row = lab.conn().await.query_first("SHOW MASTER STATUS").await.unwrap().unwrap();
-    row.get(0).unwrap()
-}
-
-/// The changes of rows by `mariadb-binlog -v`, of the same files, of the same tables.
-async fn as_many_as_the_servers_own_reader_lists(lab: &Lab, first_file: &str, told: &[Transaction]) {
-    let Ok(tool) = std::env::var("GODWIT_LAB_MARIADB_BINLOG") else { return };
-    let (host, port) = super::lab().unwrap();
-    let output = tokio::process::Command::new(tool)
-        .args(["--no-defaults", "-v", "--base64-output=decode-rows", "-R", "--to-last-log", "-uroot"])
-        .args([format!("-h{host}"), format!("-P{port}"), first_file.to_owned()])
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout);
-    let place = |table: &str| format!(" `{}`.`{table}`", lab.database);
-    let listed = |table: &str| {
-        text.lines()
-            .filter(|line| {
-                ["### INSERT INTO", "### UPDATE", "### DELETE FROM"].iter().any(|verb| **line == format!("{verb}{}", place(table)))
-            })
-            .count()
-    };
-    for table in ["one", "two", "heap"] {
-        let ours = told.iter().flat_map(|transaction| &transaction.changes);
-        let ours = ours.filter(|change| change.table.name == table && change.operation != godwit_model::ChangeOperation::Truncate).count();
-        assert_eq!(ours, listed(table), "{table}");
-        assert!(ours > 100);
-    }
 }
 
 async fn the_rest_from_anywhere(lab: &Lab, tables: &[Arc<Table>], told: &[Transaction], marker: &Marker) {

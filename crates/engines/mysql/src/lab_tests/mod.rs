@@ -1,8 +1,11 @@
 //! The stream and its places against a real MariaDB.
 
+mod damage;
 mod history;
 mod model;
+mod opening;
 mod places;
+mod second_reader;
 mod shapes;
 mod statements;
 
@@ -35,14 +38,10 @@ struct Lab {
 /// A server of their own: settings and log are changed and removed.
 static SERVER: LazyLock<Option<MySqlServer>> = LazyLock::new(|| MySqlServer::start(MySqlVersion::MariaDb10_11, &MySqlOptions::default()));
 
-fn lab() -> Option<(String, u16)> {
-    SERVER.as_ref().map(|server| ("127.0.0.1".to_owned(), server.port()))
-}
-
-fn endpoint(host: String, port: u16) -> Endpoint {
+fn endpoint(port: u16) -> Endpoint {
     let config = EndpointConfig {
         engine: "mysql".into(),
-        host,
+        host: "127.0.0.1".into(),
         port: Some(port),
         user: Some("root".into()),
         password: None,
@@ -56,8 +55,12 @@ fn endpoint(host: String, port: u16) -> Endpoint {
 impl Lab {
     /// With a database of its own, of a name that the log never had.
     async fn open(name: &str) -> Option<Lab> {
-        let (host, port) = lab()?;
-        Some(Self::at(endpoint(host, port), name).await)
+        let server = SERVER.as_ref()?;
+        Some(Lab::on(server, name).await)
+    }
+
+    async fn on(server: &MySqlServer, name: &str) -> Lab {
+        Lab::at(endpoint(server.port()), name).await
     }
 
     async fn at(endpoint: Endpoint, name: &str) -> Lab {

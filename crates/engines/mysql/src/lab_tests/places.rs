@@ -77,6 +77,22 @@ async fn a_position_of_another_store_is_refused() {
 }
 
 #[tokio::test]
+async fn a_source_that_has_nothing_of_godwits_any_more_lost_the_position() {
+    let Some(lab) = Lab::open("removed").await else { return };
+    lab.run(&[TABLE]).await;
+    let tables = [lab.table("t").await];
+    for removed in ["DROP TABLE godwit.marker", "DROP DATABASE godwit", "DELETE FROM godwit.marker"] {
+        let position = lab.here().await;
+        lab.run(&[removed]).await;
+        let error = establish(&lab.endpoint, &lab.task, 1, Some(&position)).await.err().unwrap();
+        assert!(error.is(&codes::POSITION_LOST), "{removed}: {error}");
+        let error = Changes::open(&lab.endpoint, &lab.task.name, &position, &tables).await.err().unwrap();
+        assert!(error.is(&codes::POSITION_LOST), "{removed}: {error}");
+    }
+    lab.close().await;
+}
+
+#[tokio::test]
 async fn a_stream_of_nothing_tells_how_far_it_is() {
     let Some(lab) = Lab::open("idle").await else { return };
     lab.run(&[TABLE, "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
@@ -227,7 +243,7 @@ async fn a_promoted_replica_is_the_same_store() {
     let master =
         format!("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_SSL = 0", first.port());
     replica.run("", &format!("{master}, MASTER_USE_GTID = slave_pos; START SLAVE"));
-    let here = |port: u16| endpoint("127.0.0.1".to_owned(), port);
+    let here = endpoint;
     let mut lab = Lab::at(here(first.port()), "promoted").await;
     lab.run(&[TABLE]).await;
     let from = lab.here().await;
@@ -256,7 +272,7 @@ async fn a_promoted_replica_is_the_same_store() {
 #[tokio::test]
 async fn a_transaction_that_lost_its_end_was_not_read() {
     let Some(server) = MySqlServer::start(MySqlVersion::MariaDb10_11, &MySqlOptions::default()) else { return };
-    let lab = Lab::at(endpoint("127.0.0.1".to_owned(), server.port()), "torn").await;
+    let lab = Lab::at(endpoint(server.port()), "torn").await;
     lab.run(&[TABLE]).await;
     let from = lab.here().await;
     lab.run(&["INSERT INTO t VALUES (1, 'a')"]).await;

@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::charset::Charset;
+use crate::hex;
 
 const VALUES: usize = 60;
 
@@ -17,7 +18,7 @@ impl Dice {
 
     fn hex(&mut self, longest: usize) -> String {
         let bytes: Vec<u8> = (0..self.0.usize(..=longest)).map(|_| self.byte()).collect();
-        hex(&bytes)
+        hex::literal(&bytes)
     }
 
     /// Those with a meaning somewhere more often.
@@ -39,7 +40,7 @@ impl Dice {
                 text.push(c);
             }
         }
-        format!("_utf8mb4 {}", hex(text.as_bytes()))
+        format!("_utf8mb4 {}", hex::literal(text.as_bytes()))
     }
 
     fn decimal(&mut self, whole: usize, scale: usize) -> String {
@@ -81,14 +82,8 @@ impl Dice {
             bytes[10..].fill(0);
         }
         bytes[8] |= 0x81;
-        hex(&bytes).replace('x', "")
+        hex::literal(&bytes).replace('x', "")
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = Vec::new();
-    push_hex(bytes, &mut out);
-    String::from_utf8(out).unwrap()
 }
 
 fn finite(bits: f64) -> String {

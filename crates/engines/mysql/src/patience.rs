@@ -1,0 +1,23 @@
+//! How long a question that the server answers at once may stay without an answer.
+//!
+//! A connection can be open and carry nothing any more: a balancer in between forgot it and answers keepalives itself, or
+//! the server stands still. What reads rows or waits for other people's transactions may take as long as it takes and is
+//! not asked so.
+
+use std::future::Future;
+use std::time::Duration;
+
+use godwit_model::{Error, Result, codes};
+
+/// Longer than a server under load takes, and than a failover behind one address; as long as the pipeline waits for what it
+/// asks itself.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The answer, or that the connection is lost. Given up, the question's connection goes with it.
+pub(crate) async fn answered<T>(question: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(LONGEST, question).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(&codes::CONNECTION_LOST, format!("the server has not answered for {} s", LONGEST.as_secs()))
+            .remedy("look for a proxy or balancer in between that forgets connections")),
+    }
+}
