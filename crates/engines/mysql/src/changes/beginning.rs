@@ -8,6 +8,9 @@ use crate::gtid::Gtid;
 use crate::position::{Beginning, Last, Place, ServerSum};
 use crate::statement::Statement;
 
+/// An idle server sends one every two seconds. One that is still looking for the place may too.
+const MOST_HEARTBEATS: usize = 60;
+
 /// Reads a beginning while the transaction's events come by.
 pub(super) struct Reader {
     sum: crc32fast::Hasher,
@@ -65,16 +68,15 @@ pub(super) async fn must_be_there(endpoint: &Endpoint, place: &Place, server: &S
 /// replica is asked. It may be one that a server which was killed did not finish: then its number is given again.
 async fn find(mut log: Binlog, gtid: Gtid, last: &Last, server: ServerSum) -> Result<()> {
     let mut under_way: Option<(GtidEvent, Reader)> = None;
-    loop {
+    let mut heartbeats = 0;
+    while heartbeats < MOST_HEARTBEATS {
         let raw = log.next().await?;
         let (header, body) = (raw.header(), raw.body());
         match decode(header, body)? {
             Event::Gtid(event) if event.gtid.domain != gtid.domain => under_way = None,
             Event::Gtid(event) if event.gtid != gtid => return Err(another(&gtid)),
             Event::Gtid(event) => under_way = Some((event, Reader::new(header, body))),
-            // there is nothing more for now
-            Event::Heartbeat if under_way.is_some() => return Err(another(&gtid)),
-            Event::Heartbeat => return Err(Error::new(&codes::RETRYABLE, format!("the source does not send {gtid}"))),
+            Event::Heartbeat => heartbeats += 1,
             event => {
                 let Some((begun, reader)) = &mut under_way else { continue };
                 reader.take(header, body, &event);
@@ -84,6 +86,7 @@ async fn find(mut log: Binlog, gtid: Gtid, last: &Last, server: ServerSum) -> Re
             }
         }
     }
+    Err(Error::new(&codes::RETRYABLE, format!("the source does not send {gtid}, which its log holds")))
 }
 
 fn ends(begun: &GtidEvent, event: &Event<'_>) -> bool {

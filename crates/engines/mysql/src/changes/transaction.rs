@@ -178,6 +178,9 @@ pub(super) fn announce(layout: &Arc<Layout>, queue: &mut VecDeque<Captured>) {
 
 fn taken_back() -> Error {
     Error::new(&codes::LOG_UNDECODABLE, "the source's log takes back a part of a transaction that is too large to be held until its end")
-        .remedy("run with --resync; it comes from transactions that change tables with and without transactions together, or from a server that was killed")
+        .remedy(
+            "run with --resync; it comes from transactions that make temporary tables or change tables with and without \
+             transactions together, and were rolled back, or from a server that was killed",
+        )
         .effect("everything before this transaction was taken over, nothing of it")
 }
