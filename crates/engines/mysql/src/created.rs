@@ -177,7 +177,7 @@ fn quoted_whole(text: &[u8]) -> Cow<'_, [u8]> {
     let name_of = |line: &[u8]| -> Option<usize> {
         let rest = line.strip_prefix(BEFORE)?;
         let end = rest.windows(BEHIND.len()).position(|bytes| bytes == BEHIND)?;
-        let is_doubled = |run: &[u8]| run[0] != b'`' || run.len() % 2 == 0;
+        let is_doubled = |run: &[u8]| run[0] != b'`' || run.len().is_multiple_of(2);
         (!rest[..end].chunk_by(|one, other| (*one == b'`') == (*other == b'`')).all(is_doubled)).then_some(end)
     };
     if text.split(|byte| *byte == b'\n').all(|line| name_of(line).is_none()) {

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::pair::{Pair, is_long, on_every_engine};
-use crate::postgres::Tier;
 use crate::process::PATIENCE;
+use crate::store::Tier;
 
 const STOP: &str = "schema: {changes: stop}\n";
 const MOST_MEMORY: u64 = 256 << 20;
