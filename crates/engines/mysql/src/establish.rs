@@ -47,7 +47,7 @@ pub(crate) async fn establish(endpoint: &Endpoint, task: &Task, width: usize, kn
 /// The server itself says whether it still keeps the log from there on: it is asked to send it.
 async fn recognize(endpoint: &Endpoint, task: &Task, conn: &mut Conn, position: &Position) -> Result<Founded> {
     let mut place = Place::parse(position)?;
-    answered(changes::must_hold(endpoint, conn, &task.name, &place)).await?;
+    changes::must_hold(endpoint, conn, &task.name, &place).await?;
     let log = Binlog::open(endpoint, &place.gtids).await?;
     // those that a stream gave follow a P0 that none lies across
     if task.from.as_ref() == Some(position) {

@@ -66,7 +66,7 @@ impl Changes {
     pub(crate) async fn open(endpoint: &Endpoint, task: &TaskName, from: &Position, tables: &[Arc<Table>]) -> Result<Self> {
         let place = Place::parse(from)?;
         let mut conn = answered(endpoint.connect(Purpose::Read)).await?;
-        let server = answered(sight::must_hold(endpoint, &mut conn, task, &place)).await?;
+        let server = sight::must_hold(endpoint, &mut conn, task, &place).await?;
         let sight = answered(sight::look(&mut conn, tables)).await?;
         let tables = Tables::new(tables, &sight)?;
         let log = Binlog::open(endpoint, &place.gtids).await?;
@@ -92,7 +92,7 @@ impl Changes {
             let place = &self.reading.place;
             // who answers now may be another server
             let mut conn = answered(self.endpoint.connect(Purpose::Read)).await?;
-            answered(sight::must_hold(&self.endpoint, &mut conn, &self.task, place)).await?;
+            sight::must_hold(&self.endpoint, &mut conn, &self.task, place).await?;
             self.log = Binlog::open(&self.endpoint, &place.gtids).await?;
         }
         self.log.next().await

@@ -11,6 +11,7 @@ use super::beginning;
 use crate::connect::{Endpoint, Flavor, Server};
 use crate::gtid::GtidPosition;
 use crate::marker;
+use crate::patience::answered;
 use crate::position::{Place, StoreMark};
 use crate::{error, quote};
 
@@ -79,6 +80,14 @@ pub(crate) async fn store_mark(conn: &mut Conn) -> Result<Option<StoreMark>> {
 /// Refuses a server that is not the one the position was taken on, or whose log ends before it or is another one. That the
 /// log still begins before it is for the server itself to say, when it is asked to send it.
 pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<Server> {
+    let server = answered(must_be_the_store(endpoint, conn, task, place)).await?;
+    // the server may look for long in a large file, and the transaction may be large
+    beginning::must_be_there(endpoint, place, &server).await.map_err(|error| error.at_least_at(|| endpoint.display.clone()))?;
+    Ok(server)
+}
+
+/// As far as the server can answer at once.
+async fn must_be_the_store(endpoint: &Endpoint, conn: &mut Conn, task: &TaskName, place: &Place) -> Result<Server> {
     let server = must_log_rows(endpoint, conn).await?;
     let placed = |error: Error| error.at_least_at(|| endpoint.display.clone());
     let mark = store_mark(conn).await?;
@@ -106,7 +115,6 @@ pub(crate) async fn must_hold(endpoint: &Endpoint, conn: &mut Conn, task: &TaskN
                 ),
         ));
     }
-    beginning::must_be_there(endpoint, place, &server).await.map_err(placed)?;
     Ok(server)
 }
 
