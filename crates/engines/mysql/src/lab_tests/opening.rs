@@ -66,7 +66,7 @@ async fn a_look_shows_all_that_a_stream_has_given() {
     let mut reader = Reader::new(lab.stream(&lab.here().await, &tables).await);
     // a commit is in the log and waits for a replica that never comes
     lab.run(&[
-        "SET GLOBAL rpl_semi_sync_master_timeout = 600000",
+        "SET GLOBAL rpl_semi_sync_master_timeout = 20000",
         "SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC",
         "SET GLOBAL rpl_semi_sync_master_enabled = ON",
     ])
