@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use godwit_model::{EndpointConfig, Error, Result, TlsMode, codes};
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, IoError, Opts, OptsBuilder, SslOpts};
 
 use crate::error;
 
@@ -37,7 +37,7 @@ pub(crate) struct Server {
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     opts: Opts,
-    /// Whether a server that has no encryption is spoken to without.
+    /// Whether a server that has no encryption is spoken to without. Not where an authority is named.
     prefers_tls: bool,
     /// The database of the URL; empty: none.
     pub(crate) database: String,
@@ -76,7 +76,7 @@ impl Endpoint {
         };
         Ok(Endpoint {
             opts: builder.into(),
-            prefers_tls: config.tls.mode == TlsMode::Prefer,
+            prefers_tls: config.tls.mode == TlsMode::Prefer && config.tls.ca.is_none(),
             database: config.database.clone(),
             display,
             connect_limit,
@@ -100,7 +100,10 @@ impl Endpoint {
 
     async fn reach(&self) -> Result<Conn, mysql_async::Error> {
         match Conn::new(self.opts.clone()).await {
-            Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer)) if self.prefers_tls => {
+            // one that has none, or speaks it in a way that is not understood
+            Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) | mysql_async::Error::Io(IoError::Tls(_)))
+                if self.prefers_tls =>
+            {
                 let plain: Opts = OptsBuilder::from_opts(self.opts.clone()).ssl_opts(None::<SslOpts>).into();
                 Conn::new(plain).await
             }
@@ -115,7 +118,7 @@ impl Endpoint {
     }
 
     pub(crate) async fn ask(&self, conn: &mut Conn) -> Result<Server> {
-        let sql = "SELECT version(), @@max_allowed_packet, CONCAT_WS(' ', @@hostname, @@port, @@datadir)";
+        let sql = "SELECT version(), @@max_allowed_packet, CONCAT_WS(' ', @@hostname, @@port, @@datadir, @@server_id)";
         let row: Option<(String, u64, String)> = conn.query_first(sql).await.map_err(error::from_server)?;
         let (text, packet, instance) = row.ok_or_else(|| Error::internal("a server without a version"))?;
         Ok(Server { instance, ..Server::parse(&text, packet)? })

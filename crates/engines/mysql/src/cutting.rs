@@ -76,6 +76,7 @@ impl<'a> Cutter<'a> {
                 return Ok((reader.statement(&self.rest[..at]), after));
             }
             let (piece, length) = piece(here, mode, reader.in_version).ok_or_else(|| unended(here))?;
+            let length = if piece == Piece::Word { self.before_delimiter(&here[..length]) } else { length };
             reader.read(piece, &here[..length]);
             at += length;
         }
@@ -83,6 +84,11 @@ impl<'a> Cutter<'a> {
             return Err(unended(self.rest));
         }
         Ok((reader.statement(self.rest), ""))
+    }
+
+    /// How much of a word stands before the delimiter: `END$$` is two things.
+    fn before_delimiter(&self, word: &str) -> usize {
+        word.find(self.delimiter).unwrap_or(word.len())
     }
 
     /// The length of what ends a statement here.
@@ -368,6 +374,9 @@ mod tests {
         assert_eq!(found.iter().map(|one| one.text).collect::<Vec<_>>(), expected);
         assert!(found.iter().all(|one| !one.may_be_several));
         assert!(found[4].makes_trigger() && !found[0].makes_trigger());
+        let dollars = all("DELIMITER $$\nCREATE PROCEDURE p() BEGIN SELECT 1; END$$\nCREATE PROCEDURE q() DELETE FROM t$$", OURS).unwrap();
+        let dollars: Vec<&str> = dollars.iter().map(|statement| statement.text.trim()).collect();
+        assert_eq!(dollars, ["CREATE PROCEDURE p() BEGIN SELECT 1; END", "CREATE PROCEDURE q() DELETE FROM t"]);
         let several = all("DELIMITER //\nCREATE PROCEDURE p() SELECT 1; CREATE TABLE a (a int)//", OURS).unwrap();
         assert!(several.len() == 1 && several[0].may_be_several);
     }

@@ -7,7 +7,7 @@
 //!
 //! - a longer INT of the same sign, or a longer signed one for an unsigned one; a DECIMAL of the same scale and more digits
 //! - CHAR, VARCHAR, VARBINARY of a greater length; a longer TEXT for a TEXT, a longer BLOB for a BLOB
-//! - utf8mb4 for another character set; other collations, but of a key only those that tell as much apart
+//! - utf8mb4 for utf8mb3 and ascii, whose bytes it has; other collations, but of a key only those that tell as much apart
 //! - an ENUM or SET with more members behind the source's
 //!
 //! And its engine is InnoDB: what others wrote cannot be taken back.
@@ -81,7 +81,7 @@ fn holds(target: &str, source: &str, in_key: bool) -> bool {
         }
         (Kind::Float, Kind::Float) | (Kind::Double, Kind::Double) => wide.numbers == narrow.numbers && keeps_sign,
         (Kind::Text { charset: to, collation: coarse, fixed }, Kind::Text { charset: from, collation: fine, .. }) => {
-            has_room(&wide, &narrow) && (to == from || to == "utf8mb4") && (!in_key || tells_apart(coarse, fine, *fixed))
+            has_room(&wide, &narrow) && has_its_bytes(to, from) && (!in_key || tells_apart(coarse, fine, *fixed))
         }
         (Kind::Bytes { fixed: 0 }, Kind::Bytes { fixed: 0 }) => has_room(&wide, &narrow),
         (Kind::Enum { members: to, .. }, Kind::Enum { members: from, .. })
@@ -89,6 +89,11 @@ fn holds(target: &str, source: &str, in_key: bool) -> bool {
         (Kind::Geometry, Kind::Geometry) => wide.name == narrow.name,
         _ => to == from,
     }
+}
+
+/// Whether a text is the same bytes in both character sets: rows are compared by them.
+fn has_its_bytes(target: &str, source: &str) -> bool {
+    target == source || (target == "utf8mb4" && matches!(source, "utf8mb3" | "utf8" | "ascii"))
 }
 
 fn has_room(wide: &Declared, narrow: &Declared) -> bool {
@@ -147,7 +152,8 @@ mod tests {
         ] {
             assert!(holds(target, source, true), "{target} for {source}");
         }
-        assert!(holds(&text("varchar(20)", CI), &text("varchar(10)", LATIN), false));
+        assert!(!holds(&text("varchar(20)", CI), &text("varchar(10)", LATIN), false), "rows are compared by bytes");
+        assert!(holds(&text("varchar(20)", CI), "varchar(10) CHARACTER SET ascii COLLATE ascii_bin", false));
         assert!(holds(&text("longtext", BIN), &text("text", CI), true));
         assert!(holds(&text("char(5)", CI), &text("char(4)", CI), true));
         assert!(holds(&text("enum('x','y')", CI), &text("enum('x')", LATIN), true), "numbers know no collation");

@@ -13,11 +13,20 @@ use godwit_model::{Error, Result, codes};
 /// asks itself.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// More, for each table that a question is about: a server that has just started opens each.
+const FOR_A_TABLE: Duration = Duration::from_millis(100);
+
 /// The answer, or that the connection is lost. Given up, the question's connection goes with it.
 pub(crate) async fn answered<T>(question: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(LONGEST, question).await {
+    answered_of(0, question).await
+}
+
+/// The same for questions about so many tables.
+pub(crate) async fn answered_of<T>(tables: usize, question: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = LONGEST + FOR_A_TABLE.saturating_mul(u32::try_from(tables).unwrap_or(u32::MAX));
+    match tokio::time::timeout(limit, question).await {
         Ok(answer) => answer,
-        Err(_) => Err(Error::new(&codes::CONNECTION_LOST, format!("the server has not answered for {} s", LONGEST.as_secs()))
+        Err(_) => Err(Error::new(&codes::CONNECTION_LOST, format!("the server has not answered for {} s", limit.as_secs()))
             .remedy("look for a proxy or balancer in between that forgets connections")),
     }
 }

@@ -235,20 +235,25 @@ pub(crate) async fn must_see(conn: &mut Conn, task: &Task) -> Result<()> {
     Err(Error::new(&codes::RIGHTS_MISSING, what).remedy(need.statement(&rights.account)).effect("nothing was changed"))
 }
 
-/// What the account may not see is not selected, and nothing else would say so.
+/// What the account may not see is not selected, and nothing else would say so: a table that the task names is a blocker.
 pub(crate) fn unseen(rights: &Rights, task: &Task) -> Vec<Finding> {
-    let wide = levels_of(&task.select, &task.source.database).into_iter().filter(|level| !matches!(level, Level::Table(_)));
+    let (named, wide): (Vec<Level>, Vec<Level>) =
+        levels_of(&task.select, &task.source.database).into_iter().partition(|level| matches!(level, Level::Table(_)));
     let lacking = reading(wide).into_iter().filter(|need| rights.lacks(need));
-    let finding = |need: Need| {
+    let warning = |need: Need| {
         let what =
             format!("the account may not read all of {}: tables that it has no right on are not seen, and not moved", need.on.words());
         Finding::warning("read_right", what, need.statement(&rights.account))
     };
-    lacking.map(finding).collect()
+    let mut findings = rights.findings(&reading(named));
+    findings.extend(lacking.map(warning));
+    findings
 }
 
 #[cfg(test)]
 mod tests {
+    use godwit_model::Severity;
+
     use super::*;
 
     fn rights(lines: &[&str]) -> Rights {
@@ -288,6 +293,17 @@ mod tests {
         assert_eq!(grant, "GRANT SELECT, INSERT ON `my\\_shop``\\%`.* TO `a@b`@`10.%`");
         assert!(like(&literally("a_b\\%c"), "a_b\\%c"));
         assert!(!like(&literally("a_b"), "axb"));
+    }
+
+    #[test]
+    fn what_an_account_does_not_see_is_told() {
+        let reader = rights(&["GRANT SELECT ON `shop`.`a` TO `a`@`%`"]);
+        let mut task = godwit_testkit::task::task("lab");
+        task.select.tables = ["shop.a", "shop.b", "bar.*"].map(str::to_owned).into();
+        let told: Vec<(Severity, String)> = unseen(&reader, &task).into_iter().map(|found| (found.severity, found.what)).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].0 == Severity::Blocker && told[0].1.ends_with("may not read table shop.b"), "{told:?}");
+        assert!(told[1].0 == Severity::Warning && told[1].1.contains("database bar"), "{told:?}");
     }
 
     #[test]

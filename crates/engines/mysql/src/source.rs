@@ -12,7 +12,7 @@ use mysql_async::Conn;
 use crate::changes::Changes;
 use crate::connect::{Endpoint, Purpose, Server, Sessions};
 use crate::digest::ServerExaminer;
-use crate::patience::answered;
+use crate::patience::answered_of;
 use crate::position::Place;
 use crate::snapshot::ConsistentSnapshot;
 use crate::{capabilities, cascades, catalog, check, describe, establish, look, marker, rows, structure};
@@ -92,7 +92,7 @@ impl Source for MySqlSource {
 
     async fn changes(&self, from: &Position, tables: &[Arc<Table>]) -> Result<Box<dyn ChangeStream>> {
         let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
-        answered(self.ask(async |conn, _| cascades::must_be_none(conn, &names).await)).await?;
+        answered_of(names.len(), self.ask(async |conn, _| cascades::must_be_none(conn, &names).await)).await?;
         Ok(Box::new(self.placed(Changes::open(&self.endpoint, &self.task.name, from, tables).await)?))
     }
 

@@ -81,7 +81,8 @@ impl MySqlInstallation {
         command
     }
 
-    /// Makes `data` a fresh data folder that belongs to `user`.
+    /// Makes `data` a fresh data folder that belongs to `user`, whose temporary files lie in the workshop: the test's own
+    /// folder for them may be closed to that user.
     pub(super) fn copy_template(&self, user: User, data: &Path) {
         let family = if self.version.is_mariadb() { "mariadb" } else { "mysql" };
         let full = self.folder.file_name().expect("a version's folder has a name").to_string_lossy();
@@ -96,7 +97,7 @@ impl MySqlInstallation {
         install.arg("--no-defaults").arg(option("basedir", &self.folder)).arg(option("datadir", &data));
         // The last but one: no account for the name that this machine has today.
         install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--cross-bootstrap", "--innodb-log-file-size=16M"]);
-        template::run(user.run(install.current_dir("/")));
+        template::run(user.run(install.current_dir("/").env("TMPDIR", workshop)));
         data
     }
 
@@ -109,7 +110,7 @@ impl MySqlInstallation {
         let mut server = self.server();
         server.arg("--initialize-insecure").arg(option("datadir", &data)).arg(option("init-file", &accounts));
         server.args(["--innodb-redo-log-capacity=16M", "--skip-log-bin"]);
-        template::run(user.run(server.current_dir("/")));
+        template::run(user.run(server.current_dir("/").env("TMPDIR", workshop)));
         // Every server makes an identity of its own at its first start.
         fs::remove_file(data.join("auto.cnf")).expect("a data folder has an identity");
         data

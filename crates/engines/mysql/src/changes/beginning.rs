@@ -70,7 +70,11 @@ async fn find(mut log: Binlog, gtid: Gtid, last: &Last, server: ServerSum) -> Re
     let mut under_way: Option<(GtidEvent, Reader)> = None;
     let mut heartbeats = 0;
     while heartbeats < MOST_HEARTBEATS {
-        let raw = log.next().await?;
+        let raw = match log.next().await {
+            // a replica that never had it notices when it comes there
+            Err(error) if error.is(&codes::SOURCE_CHANGED) && server != last.seen => return Ok(()),
+            next => next?,
+        };
         let (header, body) = (raw.header(), raw.body());
         match decode(header, body)? {
             Event::Gtid(event) if event.gtid.domain != gtid.domain => under_way = None,

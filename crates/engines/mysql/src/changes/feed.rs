@@ -18,7 +18,7 @@ use crate::binlog::{Binlog, Event, GtidEvent, Header, LoggedType, Query, Raw, Ro
 use crate::connect::{Endpoint, Purpose};
 use crate::gtid::Gtid;
 use crate::marker::MarkerTable;
-use crate::patience::answered;
+use crate::patience::{answered, answered_of};
 use crate::position::{Place, ServerSum};
 use crate::statement::Statement;
 
@@ -67,7 +67,7 @@ impl Changes {
         let place = Place::parse(from)?;
         let mut conn = answered(endpoint.connect(Purpose::Read)).await?;
         let server = sight::must_hold(endpoint, &mut conn, task, &place).await?;
-        let sight = answered(sight::look(&mut conn, tables)).await?;
+        let sight = answered_of(tables.len(), sight::look(&mut conn, tables)).await?;
         let tables = Tables::new(tables, &sight)?;
         let log = Binlog::open(endpoint, &place.gtids).await?;
         let reading = Reading {
