@@ -293,7 +293,7 @@ fn each_mistake_has_its_code_and_place() {
         (PAIR.replace("shop", "Shop!"), &codes::TASK_VALUE, "1:7"),
         (PAIR.replace("b.db", "a.db"), &codes::SAME_STORE, "4:9"),
         (PAIR.replace("b.db", "./a.db"), &codes::SAME_STORE, "4:9"),
-        (PAIR.replace("sqlite:b.db", "mysql://h/d"), &codes::TASK_UNSUPPORTED, "4:9"),
+        (PAIR.replace("sqlite:b.db", "oracle://h/d"), &codes::TASK_UNSUPPORTED, "4:9"),
         (PAIR.replace("sqlite:b.db", "sqlite://b.db"), &codes::TASK_VALUE, "4:9"),
         (postgres("url: postgres://u@h/d\nhost: x"), &codes::TASK_CONTRADICTION, "6:9"),
         (postgres("url: postgres://u:p@h/d\npassword: x"), &codes::TASK_CONTRADICTION, "6:13"),
